@@ -1,0 +1,1 @@
+//! Tests of memtrace on the live kernel.

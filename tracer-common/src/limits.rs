@@ -1,0 +1,22 @@
+//! Bounds of the BPF side, each with its reason.
+
+/// Frames kept per stack. 127 is the kernel's own default bound (`kernel.perf_event_max_stack`), and with the
+/// header it makes a stack exactly 1 KiB.
+pub const MAX_FRAMES: usize = 127;
+
+/// Threads that can be inside the tracer's books at once. A slot is about 1.2 KiB, allocated at a thread's first
+/// call and given back when it exits.
+pub const MAX_THREADS: u32 = 65_536;
+
+/// Distinct stacks stored. A stack is 1 KiB, allocated when it is first seen.
+pub const MAX_STACKS: u32 = 65_536;
+
+/// Live blocks tracked unless the user says otherwise. The table's buckets take 16 bytes each from the start;
+/// a block takes about 100 bytes while it lives.
+pub const DEFAULT_MAX_LIVE: u32 = 2_097_152;
+
+/// Probe sites with counters of their own. jemalloc has about 40 functions; several allocators may be traced at once.
+pub const MAX_SITES: u32 = 1_024;
+
+/// Bytes of the ring buffer for rare events (exec, exit, a library loaded).
+pub const EVENTS_BYTES: u32 = 64 * 1024;

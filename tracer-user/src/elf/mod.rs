@@ -1,0 +1,1 @@
+//! What an ELF file says: symbols, build id, instructions. Pure: bytes in, facts out; no `/proc`, no kernel.

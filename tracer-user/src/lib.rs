@@ -1,0 +1,7 @@
+//! The collector of memtrace: finds the allocator of a process, attaches the BPF programs, symbolizes the
+//! surviving stacks and reports them.
+
+pub mod elf;
+pub mod report;
+pub mod symbolize;
+pub mod target;

@@ -1,0 +1,1 @@
+//! Names for addresses. The only folder that names blazesym.

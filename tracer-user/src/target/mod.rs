@@ -1,0 +1,69 @@
+//! A process as `/proc` shows it: its mappings, its allocators, and where to probe them.
+//!
+//! Everything read here comes from an untrusted process: sizes are bounded and paths stay inside its root.
+
+use std::path::PathBuf;
+
+use tracer_common::call::CallShape;
+
+/// Which implementation of malloc an object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AllocatorKind {
+    /// The GNU C library.
+    Glibc,
+    /// The musl C library.
+    Musl,
+    /// jemalloc, with or without a prefix.
+    Jemalloc,
+    /// gperftools' or Google's tcmalloc.
+    Tcmalloc,
+    /// Microsoft's mimalloc.
+    Mimalloc,
+    /// Microsoft's snmalloc.
+    Snmalloc,
+    /// Functions that the user named.
+    User,
+    /// Some other implementation of `malloc`.
+    Other,
+}
+
+/// An object of the target that serves allocations, with the functions to probe.
+#[derive(Clone, Debug)]
+pub struct Allocator {
+    /// The object's path as the target sees it.
+    pub object: String,
+    /// Which implementation it holds.
+    pub kind: AllocatorKind,
+    /// Why memtrace takes it for an allocator of this process, in one sentence.
+    pub reason: String,
+    /// A path through which the kernel reaches exactly the mapped inode (`/proc/PID/map_files/…`).
+    pub attach_path: PathBuf,
+    /// The functions to probe, releases first.
+    pub functions: Vec<Function>,
+}
+
+/// A function of an allocator and the instruction to probe it at.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its symbol.
+    pub name: String,
+    /// Other symbols for the same code.
+    pub aliases: Vec<String>,
+    /// How it takes its arguments.
+    pub shape: CallShape,
+    /// Where to put the probe.
+    pub site: Site,
+}
+
+/// The instruction that a probe replaces with a breakpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Offset of the function's first instruction in the file, in bytes.
+    pub entry_offset: u64,
+    /// Offset of the probed instruction in the file, in bytes.
+    pub file_offset: u64,
+    /// The probed instruction, disassembled.
+    pub instruction: String,
+    /// Whether the kernel emulates the instruction, so that one trap is enough.
+    pub emulated: bool,
+}
