@@ -74,8 +74,6 @@ counters! {
     NotRecording = 12, Note, "call_while_not_recording";
     /// allocations too large to exist, passed by without a return probe
     Absurd = 13, Note, "absurd_size";
-    /// returns without a pending call: the call began before the attach
-    ReturnUnmatched = 14, Note, "return_without_call";
 }
 
 #[cfg(test)]

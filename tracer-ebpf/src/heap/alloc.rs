@@ -1,0 +1,144 @@
+//! Functions that allocate or resize.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use tracer_common::{
+    call::{CallFlags, CallShape},
+    counters::Counter,
+};
+
+use super::{IGNORE_RETURN, WATCH_RETURN, call::Call, live, pending};
+use crate::{
+    maps::STATE,
+    stack,
+    stats::{count, count_enter, count_exit},
+    thread,
+};
+
+/// Sizes from here on cannot be had: a process has 2^47 bytes of addresses (with five-level page tables it gets
+/// more only by asking the kernel for it). Such a call is let pass without a return probe, because a C++
+/// allocator throws from it, and the unwinder cannot pass a return probe's trampoline.
+const ABSURD_BYTES: u64 = 1 << 47;
+
+/// Whether calls are recorded now.
+#[inline(always)]
+pub(crate) fn recording() -> bool {
+    // SAFETY: a value of the map that was just looked up; a torn read of a u32 does not exist.
+    STATE
+        .get_ptr(0)
+        .is_some_and(|state| unsafe { core::ptr::read_volatile(&raw const (*state).recording) } != 0)
+}
+
+/// The entry: keeps the arguments and the stack in the thread's slot.
+#[inline(always)]
+pub(crate) fn enter(call: &Call) -> u32 {
+    if !recording() {
+        count(Counter::NotRecording);
+        return IGNORE_RETURN;
+    }
+    let Some(slot) = thread::slot() else {
+        return IGNORE_RETURN;
+    };
+    let sp = call.sp();
+    if pending::is_inside(slot, sp) {
+        return IGNORE_RETURN;
+    }
+    let cookie = call.cookie();
+    let (shape, site) = Call::shape(cookie);
+    count_enter(site);
+    let Some(size_bytes) = requested_bytes(call, shape) else {
+        count(Counter::Absurd);
+        count_exit(site);
+        return IGNORE_RETURN;
+    };
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    let Ok(return_address) = (unsafe { bpf_probe_read_user(sp as *const u64) }) else {
+        count(Counter::ReturnLost);
+        return IGNORE_RETURN;
+    };
+    slot.sp = sp;
+    slot.return_address = return_address;
+    slot.cookie = cookie;
+    slot.size_bytes = size_bytes;
+    slot.out = call.arg(shape.out);
+    slot.freed_ptr = 0;
+    slot.ptr = call.arg(shape.ptr);
+    slot.old_valid = 0;
+    slot.stack_id = stack::walk(call, slot);
+    if slot.ptr != 0 {
+        live::take_old(slot);
+    }
+    WATCH_RETURN
+}
+
+/// The return: books the block if there is one.
+#[inline(always)]
+pub(crate) fn exit(call: &Call) {
+    let Some(slot) = thread::existing_slot() else {
+        return;
+    };
+    // A return moves the stack pointer above the return address; other values belong to inner calls.
+    if slot.sp == 0 || call.sp() != slot.sp + 8 {
+        return;
+    }
+    slot.sp = 0;
+    let (shape, site) = Call::shape(slot.cookie);
+    count_exit(site);
+    if shape.is_free() {
+        return;
+    }
+    let address = block_address(shape, call.result(), slot.size_bytes, slot.ptr, slot.out);
+    if address != 0 {
+        live::release_old(slot);
+        live::insert(slot, address);
+        return;
+    }
+    let resized_to_nothing = slot.ptr != 0 && slot.size_bytes == 0;
+    if !resized_to_nothing {
+        count(Counter::AllocFailed);
+    }
+    if resized_to_nothing || shape.flags.contains(CallFlags::FREES_ON_FAILURE) {
+        live::release_old(slot);
+    } else {
+        live::put_old_back(slot);
+    }
+}
+
+/// Bytes asked for; `None` when they cannot be had.
+#[inline(always)]
+fn requested_bytes(call: &Call, shape: CallShape) -> Option<u64> {
+    let size = call.arg(shape.size);
+    let total = if shape.count.is_some() {
+        let count = call.arg(shape.count);
+        // The product of two values below 2^47 can overflow; BPF has no wide multiplication, so divide.
+        if count != 0 && size > ABSURD_BYTES / count {
+            ABSURD_BYTES
+        } else {
+            size * count
+        }
+    } else {
+        size
+    };
+    // `reallocf` releases the old block even then, so its return is of interest.
+    (total < ABSURD_BYTES || shape.flags.contains(CallFlags::FREES_ON_FAILURE)).then_some(total)
+}
+
+/// Address of the new block, 0 when the call failed.
+#[inline(always)]
+fn block_address(shape: CallShape, result: u64, size_bytes: u64, ptr: u64, out: u64) -> u64 {
+    if shape.flags.contains(CallFlags::IN_PLACE) {
+        return if result >= size_bytes { ptr } else { 0 };
+    }
+    if !shape.out.is_some() {
+        return result;
+    }
+    // The result is an `int`: 0 or an error number.
+    if result as u32 != 0 {
+        return 0;
+    }
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    let Ok(address) = (unsafe { bpf_probe_read_user(out as *const u64) }) else {
+        count(Counter::OutUnreadable);
+        return 0;
+    };
+    address
+}

@@ -1,0 +1,108 @@
+//! memtrace's BPF programs: entry points only; what they do is in the modules.
+//!
+//! A program is named for what it sees. `alloc_session` and `free_session` serve an entry and its return in one
+//! program (Linux 6.13); before that, `alloc_enter` and `alloc_exit` are attached as a pair.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic addition has no stable form for the BPF target")]
+
+mod config;
+mod heap;
+mod lifecycle;
+mod maps;
+mod stack;
+mod stats;
+mod thread;
+mod trampoline;
+
+use aya_ebpf::{
+    macros::{raw_tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
+};
+
+use crate::heap::{IGNORE_RETURN, WATCH_RETURN, call::Call};
+
+/// Entry of a function that allocates.
+#[uprobe]
+fn alloc_enter(ctx: ProbeContext) -> u32 {
+    heap::alloc::enter(&Call::at_entry(&ctx))
+}
+
+/// Return of a function that allocates.
+#[uretprobe]
+fn alloc_exit(ctx: RetProbeContext) -> u32 {
+    heap::alloc::exit(&Call::at_return(&ctx));
+    IGNORE_RETURN
+}
+
+/// Entry and return of a function that allocates.
+#[uprobe]
+fn alloc_session(ctx: ProbeContext) -> u32 {
+    let call = Call::at_entry(&ctx);
+    if call.is_return() {
+        heap::alloc::exit(&call);
+        return IGNORE_RETURN;
+    }
+    heap::alloc::enter(&call)
+}
+
+/// Entry of a function that releases.
+#[uprobe]
+fn free_enter(ctx: ProbeContext) -> u32 {
+    heap::free::enter(&Call::at_entry(&ctx));
+    IGNORE_RETURN
+}
+
+/// Entry and return of a function that releases and may call another one on its way.
+#[uprobe]
+fn free_session(ctx: ProbeContext) -> u32 {
+    let call = Call::at_entry(&ctx);
+    if call.is_return() {
+        heap::alloc::exit(&call);
+        return IGNORE_RETURN;
+    }
+    if heap::free::enter(&call) {
+        WATCH_RETURN
+    } else {
+        IGNORE_RETURN
+    }
+}
+
+/// The dynamic loader's announcement that the list of loaded objects changed.
+#[uprobe]
+fn objects_changed(_ctx: ProbeContext) -> u32 {
+    lifecycle::objects_changed();
+    IGNORE_RETURN
+}
+
+/// Nothing: what the kernel itself takes for a probe, for calibration and benchmarks.
+#[uprobe]
+fn empty(_ctx: ProbeContext) -> u32 {
+    WATCH_RETURN
+}
+
+/// A task executes another image.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn task_exec(_ctx: RawTracePointContext) -> i32 {
+    lifecycle::exec();
+    0
+}
+
+/// A thread exits.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn task_exit(_ctx: RawTracePointContext) -> i32 {
+    lifecycle::exit();
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+// The kernel gives the helpers that these programs need only to GPL-compatible ones.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
