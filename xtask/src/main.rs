@@ -11,9 +11,10 @@ use clap::{Parser, Subcommand};
 
 mod ebpf;
 mod shell;
+mod strip;
 
 #[path = "../../tracer-ebpf/object/mod.rs"]
-mod object;
+mod bpf_object;
 
 /// Development tasks of memtrace.
 #[derive(Parser)]
