@@ -10,8 +10,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod ebpf;
+mod packages;
 mod shell;
 mod strip;
+mod tally;
+mod test;
 
 #[path = "../../tracer-ebpf/object/mod.rs"]
 mod bpf_object;
@@ -32,11 +35,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests: formatting, lints, unit tests, and those on the live kernel (as root).
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Ebpf { check } => ebpf::run_task(check),
+        Task::Test(options) => test::run_task(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
