@@ -83,6 +83,12 @@ fn pairs_table(page: &mut String, pairs: &Pairs, depth: u32) {
 
 fn redis_table(page: &mut String, redis: &Throughput) {
     let _ = writeln!(page, "## redis-server under `{}`\n", redis::command());
+    let _ = writeln!(
+        page,
+        "Started with `LD_PRELOAD={}`, so that the C library serves malloc: memleak of bcc 0.26 cannot be pointed \
+         at the jemalloc that Debian links redis to.\n",
+        redis::ALLOCATOR
+    );
     page.push_str("| traced by | SET per second | of untraced | GET per second | of untraced |\n");
     page.push_str("|---|--:|--:|--:|--:|\n");
     let of = |tracer| {

@@ -27,7 +27,7 @@ pub(crate) fn measure(workspace: &Path, tools: &Tools, rounds: u32) -> Result<Pa
             let mut workload = Workload::start(&mut tools.launch(tracer, program))?;
             // The first answer shows that the program runs and has its libraries.
             workload.ask_number("0 1")?;
-            let _attached = tools.attach(tracer, workload.pid(), "c")?;
+            let _attached = tools.attach(tracer, workload.pid())?;
             for depth in DEPTHS {
                 let count = count(tracer);
                 workload.ask_number(&format!("{depth} {}", count / 10))?;

@@ -69,13 +69,8 @@ impl Tools {
         heaptrack
     }
 
-    /// Starts `tracer` on a process whose allocator is `object`, and waits until it is in place.
-    pub(crate) fn attach(
-        &self,
-        tracer: Tracer,
-        pid: u32,
-        object: &str,
-    ) -> Result<Option<Attached>> {
+    /// Starts `tracer` on a process and waits until it is in place.
+    pub(crate) fn attach(&self, tracer: Tracer, pid: u32) -> Result<Option<Attached>> {
         let pid_text = pid.to_string();
         let memtrace = |more: &[&str]| {
             let mut command = as_root(&self.memtrace);
@@ -93,7 +88,7 @@ impl Tools {
                     command.arg(format!("BCC_KERNEL_SOURCE={}", headers.display()));
                 }
                 // The interval is longer than the benchmark: no time is taken by intermediate reports.
-                command.args(["memleak-bpfcc", "-p", &pid_text, "-O", object, "3600"]);
+                command.args(["memleak-bpfcc", "-p", &pid_text, "3600"]);
                 command
             }
         };
@@ -144,6 +139,9 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         // Asked like a user asks; a tracer that does not end within a minute is killed.
         let pid = self.child.id().to_string();
         let mut interrupt = as_root("kill");
