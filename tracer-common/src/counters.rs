@@ -74,6 +74,8 @@ counters! {
     NotRecording = 12, Note, "call_while_not_recording";
     /// allocations too large to exist, passed by without a return probe
     Absurd = 13, Note, "absurd_size";
+    /// allocations passed by because they are smaller than --min-size
+    TooSmall = 14, Note, "below_min_size";
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod call;
 pub mod counters;
 pub mod limits;
+pub mod stack_id;
 pub mod stop;
 pub mod wire;
 

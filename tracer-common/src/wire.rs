@@ -24,7 +24,7 @@ pub struct LiveBlock {
     pub size_bytes: u64,
     /// Hash of the frames of the allocating stack; the key of `STACKS` and `TOTALS`.
     pub stack_id: u64,
-    /// `CLOCK_MONOTONIC_COARSE` when the call returned.
+    /// `CLOCK_MONOTONIC` when the call returned.
     pub born_ns: u64,
 }
 

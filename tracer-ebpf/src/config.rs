@@ -21,3 +21,7 @@ pub(crate) static MM_XOL_AREA_OFFSET: Global<u32> = Global::new(0);
 /// Offset of `vaddr` in `struct xol_area`.
 #[unsafe(no_mangle)]
 pub(crate) static XOL_AREA_VADDR_OFFSET: Global<u32> = Global::new(0);
+
+/// Allocations of fewer bytes are passed by.
+#[unsafe(no_mangle)]
+pub(crate) static MIN_SIZE_BYTES: Global<u64> = Global::new(0);

@@ -1,6 +1,7 @@
 //! What happens to the target as a whole: exec, the exit of its threads, objects loaded.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_log_ebpf::{debug, info};
 use tracer_common::{
     counters::Counter,
     wire::{Event, EventKind},
@@ -24,6 +25,7 @@ pub(crate) fn exec() {
             (*state).execs += 1;
         }
     }
+    info!((), "thread {} executes another image", tid);
     send(EventKind::Exec, tid);
 }
 
@@ -32,6 +34,7 @@ pub(crate) fn exec() {
 pub(crate) fn exit() {
     let Some(tid) = target_tid() else { return };
     if let Some(slot) = THREADS.get_ptr(tid) {
+        debug!((), "thread {} exits", tid);
         // SAFETY: a value of the map that was just looked up, used only by its own thread, which is this one.
         if unsafe { (*slot).sp } != 0 {
             count(Counter::ReturnLost);

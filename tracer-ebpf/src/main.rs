@@ -76,9 +76,21 @@ fn objects_changed(_ctx: ProbeContext) -> u32 {
     IGNORE_RETURN
 }
 
-/// Nothing: what the kernel itself takes for a probe, for calibration and benchmarks.
+/// Nothing at an entry: what the kernel itself takes for a probe, for benchmarks.
 #[uprobe]
 fn empty(_ctx: ProbeContext) -> u32 {
+    IGNORE_RETURN
+}
+
+/// Nothing at a return.
+#[uretprobe]
+fn empty_exit(_ctx: RetProbeContext) -> u32 {
+    IGNORE_RETURN
+}
+
+/// Nothing at an entry and its return.
+#[uprobe]
+fn empty_session(_ctx: ProbeContext) -> u32 {
     WATCH_RETURN
 }
 

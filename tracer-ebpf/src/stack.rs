@@ -4,6 +4,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_probe_read_user};
 use tracer_common::{
     counters::Counter,
     limits::MAX_FRAMES,
+    stack_id::StackHasher,
     stop::StopReason,
     wire::{STACK_NOT_STORED, Stack, StackTotals, ThreadSlot},
 };
@@ -27,7 +28,7 @@ const USER_ADDRESSES_START: u64 = 4096;
 pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
     let stack = &mut slot.stack;
     stack.frames[0] = slot.return_address;
-    let mut hash = mix(0, slot.return_address);
+    let mut hash = StackHasher::new().frame(slot.return_address);
     let mut fp = call.fp();
     let mut above = call.sp();
     let mut depth = 1;
@@ -56,14 +57,14 @@ pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
             break;
         }
         stack.frames[depth] = return_address;
-        hash = mix(hash, return_address);
+        hash = hash.frame(return_address);
         above = fp;
         fp = caller_fp;
         depth += 1;
     }
     stack.frame_count = depth as u32;
     stack.stop = stop as u32;
-    finish(hash, stop)
+    hash.finish(stop)
 }
 
 /// The id under which the slot's stack is booked, and its totals. Stores the stack when it is new.
@@ -89,19 +90,4 @@ fn store(id: u64, stack: &Stack) -> bool {
     let stored = |result: Result<(), i32>| matches!(result, Ok(()) | Err(EEXIST));
     stored(STACKS.insert(id, stack, u64::from(BPF_NOEXIST)))
         && stored(TOTALS.insert(id, StackTotals::default(), u64::from(BPF_NOEXIST)))
-}
-
-/// Adds a frame to the hash: a rotation, so that order counts, and a multiplication by an odd constant
-/// (2^64 divided by the golden ratio), so that every bit reaches the upper half.
-#[inline(always)]
-fn mix(hash: u64, frame: u64) -> u64 {
-    (hash.rotate_left(23) ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Folds the upper half down and keeps clear of the reserved id.
-#[inline(always)]
-fn finish(hash: u64, stop: StopReason) -> u64 {
-    let hash = mix(hash, stop as u64);
-    let id = hash ^ (hash >> 32);
-    if id == STACK_NOT_STORED { 1 } else { id }
 }

@@ -1,6 +1,7 @@
 //! The slot of the current thread.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
+use aya_log_ebpf::debug;
 use tracer_common::{counters::Counter, wire::ThreadSlot};
 
 use crate::{
@@ -35,6 +36,7 @@ pub(crate) fn slot() -> Option<&'static mut ThreadSlot> {
         count(Counter::ThreadTableFull);
         return None;
     }
+    debug!((), "thread {} makes its first call", tid);
     get(tid)
 }
 

@@ -2,6 +2,7 @@
 //! surviving stacks and reports them.
 
 pub mod elf;
+pub mod kernel;
 pub mod report;
 pub mod symbolize;
 pub mod target;

@@ -8,6 +8,7 @@ use tracer_common::{
 
 use super::{IGNORE_RETURN, WATCH_RETURN, call::Call, live, pending};
 use crate::{
+    config::MIN_SIZE_BYTES,
     maps::STATE,
     stack,
     stats::{count, count_enter, count_exit},
@@ -50,6 +51,13 @@ pub(crate) fn enter(call: &Call) -> u32 {
         count_exit(site);
         return IGNORE_RETURN;
     };
+    let ptr = call.arg(shape.ptr);
+    // A resize to a small block still ends the large one.
+    if size_bytes < MIN_SIZE_BYTES.load() && ptr == 0 {
+        count(Counter::TooSmall);
+        count_exit(site);
+        return IGNORE_RETURN;
+    }
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     let Ok(return_address) = (unsafe { bpf_probe_read_user(sp as *const u64) }) else {
         count(Counter::ReturnLost);
@@ -61,10 +69,10 @@ pub(crate) fn enter(call: &Call) -> u32 {
     slot.size_bytes = size_bytes;
     slot.out = call.arg(shape.out);
     slot.freed_ptr = 0;
-    slot.ptr = call.arg(shape.ptr);
+    slot.ptr = ptr;
     slot.old_valid = 0;
     slot.stack_id = stack::walk(call, slot);
-    if slot.ptr != 0 {
+    if ptr != 0 {
         live::take_old(slot);
     }
     WATCH_RETURN
@@ -89,7 +97,11 @@ pub(crate) fn exit(call: &Call) {
     let address = block_address(shape, call.result(), slot.size_bytes, slot.ptr, slot.out);
     if address != 0 {
         live::release_old(slot);
-        live::insert(slot, address);
+        if slot.size_bytes < MIN_SIZE_BYTES.load() {
+            count(Counter::TooSmall);
+        } else {
+            live::insert(slot, address);
+        }
         return;
     }
     let resized_to_nothing = slot.ptr != 0 && slot.size_bytes == 0;

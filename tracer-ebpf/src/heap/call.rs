@@ -77,15 +77,27 @@ impl Call {
     }
 
     /// An argument, by the System V x86-64 calling convention; 0 where the function has none.
+    ///
+    /// All registers are read before one is chosen: a load from a chosen address within the context is what the
+    /// compiler would make of it otherwise, and the verifier refuses that.
     #[inline(always)]
     pub(crate) fn arg(&self, arg: Arg) -> u64 {
+        // SAFETY: the kernel runs the program with a context that is a `pt_regs`.
+        let read = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
+        let regs = self.regs();
+        let rdi = read(&raw const regs.rdi);
+        let rsi = read(&raw const regs.rsi);
+        let rdx = read(&raw const regs.rdx);
+        let rcx = read(&raw const regs.rcx);
+        let r8 = read(&raw const regs.r8);
+        let r9 = read(&raw const regs.r9);
         match arg.index() {
-            Some(0) => self.regs().rdi,
-            Some(1) => self.regs().rsi,
-            Some(2) => self.regs().rdx,
-            Some(3) => self.regs().rcx,
-            Some(4) => self.regs().r8,
-            Some(5) => self.regs().r9,
+            Some(0) => rdi,
+            Some(1) => rsi,
+            Some(2) => rdx,
+            Some(3) => rcx,
+            Some(4) => r8,
+            Some(5) => r9,
             _ => 0,
         }
     }

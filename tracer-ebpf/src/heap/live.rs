@@ -2,8 +2,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::bpf_ktime_get_ns,
 };
+use aya_log_ebpf::debug;
 use tracer_common::{
     counters::Counter,
     wire::{LiveBlock, LiveKey, ThreadSlot},
@@ -119,13 +120,14 @@ pub(crate) fn insert(slot: &ThreadSlot, address: u64) {
         size_bytes: slot.size_bytes,
         stack_id,
         // SAFETY: the helper takes no arguments.
-        born_ns: unsafe { bpf_ktime_get_coarse_ns() },
+        born_ns: unsafe { bpf_ktime_get_ns() },
     };
     match LIVE.insert(key, block, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => {
             // The address was released in a way that no probe saw.
             count(Counter::ReleaseMissed);
+            debug!((), "block {:x} was handed out again, its release was not seen", address);
             if let Some(stale) = take(address) {
                 book_release(&stale);
             }

@@ -1,6 +1,7 @@
 //! Which call a thread is in: only the outermost one is an allocation.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_log_ebpf::debug;
 use tracer_common::{counters::Counter, wire::ThreadSlot};
 
 use crate::{heap::live, stats::count, trampoline};
@@ -21,6 +22,7 @@ pub(crate) fn is_inside(slot: &mut ThreadSlot, sp: u64) -> bool {
         return true;
     }
     count(Counter::ReturnLost);
+    debug!((), "return not seen: call at sp {:x}, next call at sp {:x}", slot.sp, sp);
     live::give_up(slot);
     slot.sp = 0;
     false

@@ -111,10 +111,9 @@ pub(super) fn load_multi_program(
     };
     let error = match bpf_fd(BPF_PROG_LOAD, &mut attr) {
         Ok(fd) => return Ok(fd),
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => error,
-        Err(error) => return Err(error),
+        Err(error) => error,
     };
-    // The verifier refused: load again with its log, for the message.
+    // Load again with the verifier's log, for the message; it stays empty when something else refused.
     let mut log = vec![0_u8; 1 << 20];
     attr.log_level = 1;
     attr.log_size = length(&log)?;

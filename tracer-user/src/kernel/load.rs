@@ -1,0 +1,262 @@
+//! Loading: aya creates the maps and loads what it can; programs for many points are loaded here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::CString,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Map,
+    programs::{RawTracePoint, UProbe},
+};
+use tracer_common::limits::MAX_SITES;
+
+use super::{
+    KernelError, LogForwarder, RunStats,
+    attach::SiteOwner,
+    btf::TrampolineOffsets,
+    features::Backend,
+    object,
+    sys::{self, MultiAttach},
+};
+
+/// Which programs run at the probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Programs {
+    /// Those that keep the books.
+    #[default]
+    Record,
+    /// Programs that do nothing: what the kernel itself takes, for benchmarks.
+    Empty,
+}
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// The process to trace, in the initial pid namespace.
+    pub tgid: u32,
+    /// Live blocks to track at most.
+    pub max_live: u32,
+    /// Allocations of fewer bytes are passed by.
+    pub min_size_bytes: u64,
+    /// Whether the BPF side writes a log.
+    pub log: bool,
+    /// What runs at the probes.
+    pub programs: Programs,
+    /// Whether to probe functions at their first instruction even where a cheaper one was found.
+    pub at_entry: bool,
+    /// How to attach.
+    pub backend: Backend,
+}
+
+/// The programs and maps of one run. Dropping it detaches everything.
+pub struct Kernel {
+    /// Declared first: links go before the programs and the maps.
+    pub(super) links: Vec<OwnedFd>,
+    pub(super) multi: HashMap<&'static str, OwnedFd>,
+    pub(super) ebpf: Ebpf,
+    pub(super) options: LoadOptions,
+    pub(super) sites: Vec<SiteOwner>,
+}
+
+impl Kernel {
+    /// Creates the maps and loads the programs. Nothing is attached but the tracepoints for exec and exit.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map or a program, with the end of the verifier's log.
+    pub fn load(options: LoadOptions) -> Result<Self, KernelError> {
+        object::check_abi()?;
+        let mut loader = EbpfLoader::new();
+        let level: u8 = if options.log { u8::MAX } else { 0 };
+        let offsets = TrampolineOffsets::of_kernel();
+        let TrampolineOffsets {
+            task_mm,
+            mm_xol_area,
+            xol_area_vaddr,
+        } = offsets.unwrap_or(TrampolineOffsets {
+            task_mm: 0,
+            mm_xol_area: 0,
+            xol_area_vaddr: 0,
+        });
+        loader
+            .override_global("TARGET_TGID", &options.tgid, true)
+            .override_global("TASK_MM_OFFSET", &task_mm, true)
+            .override_global("MM_XOL_AREA_OFFSET", &mm_xol_area, true)
+            .override_global("XOL_AREA_VADDR_OFFSET", &xol_area_vaddr, true)
+            .override_global("MIN_SIZE_BYTES", &options.min_size_bytes, true)
+            .override_global("AYA_LOG_LEVEL", &level, true)
+            .map_max_entries("LIVE", options.max_live);
+        let ebpf = loader.load(object::BYTES)?;
+        let mut kernel = Self {
+            links: Vec::new(),
+            multi: HashMap::new(),
+            ebpf,
+            options,
+            sites: Vec::new(),
+        };
+        kernel.prepare_totals()?;
+        kernel.load_programs()?;
+        Ok(kernel)
+    }
+
+    /// Starts to forward the BPF side's log.
+    ///
+    /// # Errors
+    ///
+    /// When it was forwarded before.
+    pub fn forward_log(
+        &mut self,
+        print: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<LogForwarder, KernelError> {
+        LogForwarder::new(&mut self.ebpf, print).map_err(|_| KernelError::Missing("AYA_LOGS"))
+    }
+
+    fn load_programs(&mut self) -> Result<(), KernelError> {
+        for (program, tracepoint) in [
+            ("task_exec", "sched_process_exec"),
+            ("task_exit", "sched_process_exit"),
+        ] {
+            let tracer: &mut RawTracePoint = self.program(program)?;
+            let failed = |action| {
+                move |source| KernelError::Program {
+                    action,
+                    program,
+                    source,
+                }
+            };
+            tracer.load().map_err(failed("load"))?;
+            tracer.attach(tracepoint).map_err(failed("attach"))?;
+        }
+        match self.options.backend {
+            Backend::Session => self.load_multi(&[
+                ("alloc_session", MultiAttach::Session),
+                ("free_session", MultiAttach::Session),
+                ("empty_session", MultiAttach::Session),
+                ("free_enter", MultiAttach::Multi),
+                ("empty", MultiAttach::Multi),
+                ("objects_changed", MultiAttach::Multi),
+            ]),
+            Backend::Multi => self.load_multi(&[
+                ("alloc_enter", MultiAttach::Multi),
+                ("alloc_exit", MultiAttach::Multi),
+                ("free_enter", MultiAttach::Multi),
+                ("empty", MultiAttach::Multi),
+                ("empty_exit", MultiAttach::Multi),
+                ("objects_changed", MultiAttach::Multi),
+            ]),
+            Backend::PerfEvent => [
+                "alloc_enter",
+                "alloc_exit",
+                "free_enter",
+                "empty",
+                "empty_exit",
+                "objects_changed",
+            ]
+            .into_iter()
+            .try_for_each(|program| {
+                let probe: &mut UProbe = self.program(program)?;
+                probe.load().map_err(|source| KernelError::Program {
+                    action: "load",
+                    program,
+                    source,
+                })
+            }),
+        }
+    }
+
+    /// A program of the object, as what it must be.
+    pub(super) fn program<'a, T>(&'a mut self, name: &'static str) -> Result<&'a mut T, KernelError>
+    where
+        &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(KernelError::Missing(name))
+    }
+
+    /// Loads programs for links to many points. aya 0.14 loads every uprobe program as one for perf events, so the
+    /// object is parsed once more, pointed to the maps that exist, and loaded from here.
+    fn load_multi(&mut self, programs: &[(&'static str, MultiAttach)]) -> Result<(), KernelError> {
+        let relocate = |error: &dyn std::fmt::Display| KernelError::Relocate(error.to_string());
+        let mut object =
+            aya_obj::Object::parse(object::BYTES).map_err(|error| relocate(&error))?;
+        let text: HashSet<usize> = object
+            .functions
+            .keys()
+            .map(|(section, _)| *section)
+            .collect();
+        let object_maps = std::mem::take(&mut object.maps);
+        let maps: Vec<_> = object_maps
+            .iter()
+            .filter_map(|(name, map)| {
+                let fd = map_fd(self.ebpf.map(name)?)?;
+                Some((name.as_str(), fd.as_raw_fd(), map))
+            })
+            .collect();
+        object
+            .relocate_maps(maps.into_iter(), &text)
+            .map_err(|error| relocate(&error))?;
+        object
+            .relocate_calls(&text)
+            .map_err(|error| relocate(&error))?;
+        for &(name, attach) in programs {
+            let program = object
+                .programs
+                .get(name)
+                .ok_or(KernelError::Missing(name))?;
+            let function = object
+                .functions
+                .get(&program.function_key())
+                .ok_or(KernelError::Missing(name))?;
+            let license = CString::from(program.license.as_c_str());
+            let fd = sys::load_multi_program(name, &function.instructions, &license, attach)
+                .map_err(|source| KernelError::System {
+                    action: "load",
+                    program: name,
+                    source,
+                })?;
+            self.multi.insert(name, fd);
+        }
+        Ok(())
+    }
+
+    /// What the kernel measured of all programs that run at probes.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn run_stats(&self) -> Result<RunStats, KernelError> {
+        let mut sum = RunStats::default();
+        for (program, fd) in &self.multi {
+            let stats = sys::run_stats(fd).map_err(|source| KernelError::System {
+                action: "read the statistics of",
+                program,
+                source,
+            })?;
+            sum.run_ns += stats.run_ns;
+            sum.runs += stats.runs;
+        }
+        Ok(sum)
+    }
+
+    /// Room for probe sites that is left.
+    pub(super) fn sites_left(&self) -> usize {
+        (MAX_SITES as usize).saturating_sub(self.sites.len())
+    }
+}
+
+/// The descriptor of a map of any type that the object uses.
+pub(super) fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)
+        | Map::ArrayOfMaps(data) => Some(data.fd().as_fd()),
+        _ => None,
+    }
+}
