@@ -58,5 +58,6 @@ fn package(name: &str) -> String {
 }
 
 fn tool(command: &mut Command) -> String {
-    output(command).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    let text = output(command).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
 }

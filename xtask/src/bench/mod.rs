@@ -68,17 +68,23 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         folder: workspace.join("target/xtask/bench"),
     };
     fs::create_dir_all(&tools.folder)?;
+    let (pair_rounds, redis_rounds, requests) = if options.quick {
+        (1, 1, 20_000)
+    } else {
+        (5, 3, 200_000)
+    };
     let start = Instant::now();
     let pairs = step("malloc and free pairs", || {
-        pairs::measure(&workspace, &tools, if options.quick { 1 } else { 5 })
+        pairs::measure(&workspace, &tools, pair_rounds)
     })?;
     let redis = step("redis-benchmark", || {
-        redis::measure(&tools, if options.quick { 1 } else { 3 })
+        redis::measure(&tools, redis_rounds, requests)
     })?;
     let results = Results {
         machine: machine::describe(&tools.memtrace)?,
         minutes: start.elapsed().as_secs_f64() / 60.0,
         pairs,
+        requests,
         redis,
     };
     let text = page::render(&results);

@@ -14,6 +14,8 @@ pub(crate) struct Results {
     pub(crate) minutes: f64,
     /// Time per pair.
     pub(crate) pairs: Pairs,
+    /// Requests of each kind that redis got each time.
+    pub(crate) requests: u32,
     /// Throughput of redis.
     pub(crate) redis: Throughput,
 }
@@ -36,14 +38,14 @@ pub(crate) fn render(results: &Results) -> String {
     for depth in DEPTHS {
         pairs_table(&mut page, &results.pairs, depth);
     }
-    redis_table(&mut page, &results.redis);
+    redis_table(&mut page, results);
     page
 }
 
 fn pairs_table(page: &mut String, pairs: &Pairs, depth: u32) {
     let title = match depth {
-        0 => "## malloc and free in a tight loop\n\n".to_owned(),
-        depth => format!("## malloc and free below {depth} frames of stack\n\n"),
+        0 => "\n## malloc and free in a tight loop\n\n".to_owned(),
+        depth => format!("\n## malloc and free below {depth} frames of stack\n\n"),
     };
     page.push_str(&title);
     page.push_str(
@@ -75,14 +77,18 @@ fn pairs_table(page: &mut String, pairs: &Pairs, depth: u32) {
     let _ = writeln!(
         page,
         "\nmemtrace takes {:.2} × the floor that the kernel sets (aim: at most 1.35), and adds {:.1} × less time \
-         than memleak (aim: at least 5).\n",
+         than memleak (aim: at least 5).",
         ours / floor,
         (theirs - untraced) / (ours - untraced),
     );
 }
 
-fn redis_table(page: &mut String, redis: &Throughput) {
-    let _ = writeln!(page, "## redis-server under `{}`\n", redis::command());
+fn redis_table(page: &mut String, results: &Results) {
+    let _ = writeln!(
+        page,
+        "\n## redis-server under `{}`\n",
+        redis::command(results.requests)
+    );
     let _ = writeln!(
         page,
         "Started with `LD_PRELOAD={}`, so that the C library serves malloc: memleak of bcc 0.26 cannot be pointed \
@@ -92,7 +98,8 @@ fn redis_table(page: &mut String, redis: &Throughput) {
     page.push_str("| traced by | SET per second | of untraced | GET per second | of untraced |\n");
     page.push_str("|---|--:|--:|--:|--:|\n");
     let of = |tracer| {
-        redis
+        results
+            .redis
             .get(&tracer)
             .map(|[set, get]| [median(set), median(get)])
     };

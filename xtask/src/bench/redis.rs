@@ -11,8 +11,6 @@ use anyhow::{Context as _, Result, bail};
 use super::tracer::{self, Tools, Tracer};
 use crate::shell::output;
 
-/// Requests of each kind in one measurement.
-const REQUESTS: &str = "100000";
 /// Connections of the client.
 const CLIENTS: &str = "20";
 
@@ -24,18 +22,18 @@ pub(crate) const ALLOCATOR: &str = "libc.so.6";
 pub(crate) type Throughput = BTreeMap<Tracer, [Vec<f64>; 2]>;
 
 /// The command that makes the load, for the page.
-pub(crate) fn command() -> String {
-    format!("redis-benchmark -t set,get -n {REQUESTS} -q -c {CLIENTS}")
+pub(crate) fn command(requests: u32) -> String {
+    format!("redis-benchmark -t set,get -n {requests} -q -c {CLIENTS}")
 }
 
 /// Measures every tracer `rounds` times, one after the other.
-pub(crate) fn measure(tools: &Tools, rounds: u32) -> Result<Throughput> {
+pub(crate) fn measure(tools: &Tools, rounds: u32, requests: u32) -> Result<Throughput> {
     let mut throughput = Throughput::new();
     for round in 1..=rounds {
         for tracer in tracer::ALL {
             let server = Server::start(tools, tracer)?;
             let _attached = tools.attach(tracer, server.child.id())?;
-            let [set, get] = load(server.port)?;
+            let [set, get] = load(server.port, requests)?;
             println!("    round {round}: {tracer:?}: SET {set:.0}/s, GET {get:.0}/s");
             let [sets, gets] = throughput.entry(tracer).or_default();
             sets.push(set);
@@ -92,10 +90,10 @@ impl Drop for Server {
 }
 
 /// Requests per second: SET, GET.
-fn load(port: u16) -> Result<[f64; 2]> {
-    let port = port.to_string();
+fn load(port: u16, requests: u32) -> Result<[f64; 2]> {
+    let (port, requests) = (port.to_string(), requests.to_string());
     let text = output(Command::new("redis-benchmark").args([
-        "-p", &port, "-t", "set,get", "-n", REQUESTS, "-q", "-c", CLIENTS,
+        "-p", &port, "-t", "set,get", "-n", &requests, "-q", "-c", CLIENTS,
     ]))?;
     // The progress is overwritten on the terminal by carriage returns; the last state of a line is its result.
     let result = |name: &str| -> Result<f64> {
