@@ -35,8 +35,8 @@ pub fn write(report: &Report, weight: Weight, out: &mut impl Write) -> io::Resul
         vec![format!("[{}] 1", nothing(weight))]
     } else {
         folded
-            .iter()
-            .map(|(stack, bytes)| format!("{stack} {bytes}"))
+            .into_iter()
+            .map(|(stack, bytes)| stack + " " + &bytes.to_string())
             .collect()
     };
     flamegraph::from_lines(
