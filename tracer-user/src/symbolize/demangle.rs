@@ -10,6 +10,10 @@ const MANGLED_LIMIT: usize = 16 * 1024;
 /// Longest readable name, in bytes. A few hundred mangled bytes can stand for gigabytes.
 const NAME_LIMIT: usize = 4 * 1024;
 
+/// What the C++ library calls `std::string` in every symbol.
+const STRING: &str =
+    "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+
 /// The name as its source spells it; the name itself if it is not mangled. Cut at 4 KiB.
 pub(super) fn demangle(name: &str) -> String {
     let mut readable = Bounded(String::new());
@@ -24,7 +28,7 @@ pub(super) fn demangle(name: &str) -> String {
     if readable.0.is_empty() {
         let _cut = readable.write_str(name);
     }
-    readable.0
+    readable.0.replace(STRING, "std::string")
 }
 
 fn cpp(name: &str) -> Option<Symbol<&str>> {
@@ -67,6 +71,10 @@ mod tests {
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",
                 "std::vector<int, std::allocator<int> >::push_back(int const&)",
+            ),
+            (
+                "_ZNSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaIS5_EED2Ev",
+                "std::vector<std::string, std::allocator<std::string > >::~vector()",
             ),
             (
                 "_ZN4core3fmt9Formatter9write_str17h0123456789abcdefE",
