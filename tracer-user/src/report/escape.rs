@@ -31,7 +31,6 @@ fn is_hostile(character: char) -> bool {
 
 /// The name escaped, and cut in the middle if it is longer than `limit` characters.
 pub(super) fn shorten(name: &str, limit: usize) -> String {
-    // A name of many megabytes need not be escaped in full to show its ends: an escaped character is at least one.
     let escaped = Escaped(name).to_string();
     let length = escaped.chars().count();
     if length <= limit {
