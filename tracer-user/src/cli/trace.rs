@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
-use nix::sys::signal::Signal;
 
 use super::{
     Refused,
@@ -35,7 +34,8 @@ pub(super) fn run(args: TraceArgs) -> Result<ExitCode> {
     )
     .map_err(Refused)?;
     let terminal = Terminal::new();
-    let result = session::run(&options, &terminal);
+    let attached = session::attach(&options, &terminal).map_err(Refused)?;
+    let result = attached.run(&options, &terminal);
     terminal.clear();
     let Finished {
         report,
@@ -145,7 +145,7 @@ fn pass_through(mut command: Launched, terminal: &Terminal) -> Result<ExitCode> 
             command.id()
         ));
     }
-    let status = session::forward_signals_until_exit(&mut command, &[Signal::SIGTERM, Signal::SIGINT])?;
+    let status = session::forward_signals_until_exit(&mut command)?;
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))

@@ -150,6 +150,12 @@ impl Launched {
         }
     }
 
+    /// Whether it has not ended yet.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.ended.is_none() && matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         if self.ended.is_none() {

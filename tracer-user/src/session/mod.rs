@@ -8,8 +8,10 @@ mod quiet;
 mod run;
 mod snapshot;
 mod tracer;
+mod wait;
 
 pub use launch::Launched;
 pub use observer::{Observer, Progress};
 pub use options::{Options, Target};
-pub use run::{Finished, run};
+pub use run::{Attached, Finished, attach};
+pub use wait::forward_signals_until_exit;

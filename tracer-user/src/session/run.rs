@@ -22,6 +22,7 @@ use super::{
     quiet::Baseline,
     snapshot::Snapshot,
     tracer::Tracer,
+    wait::Impatience,
 };
 use crate::{
     kernel::Kernel,
@@ -73,24 +74,42 @@ impl End {
     }
 }
 
-/// Traces a process and returns what was found.
-///
-/// # Errors
-///
-/// When the process cannot be traced, or the kernel refuses what is needed.
-pub fn run(options: &Options, observer: &dyn Observer) -> Result<Finished> {
-    let started = SystemTime::now();
-    let (mut tracer, command) = attach(options, observer)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let end = runtime.block_on(watch(&mut tracer, options, observer))?;
-    finish(tracer, options, observer, end, started, command)
+/// A run whose probes are in place and which records.
+pub struct Attached {
+    tracer: Tracer,
+    command: Option<Launched>,
+    started: SystemTime,
+}
+
+impl Attached {
+    /// Records until something ends it, and returns what was found.
+    ///
+    /// # Errors
+    ///
+    /// When the books in the kernel cannot be read.
+    pub fn run(self, options: &Options, observer: &dyn Observer) -> Result<Finished> {
+        let Self {
+            mut tracer,
+            command,
+            started,
+        } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the event loop")?;
+        let end = runtime.block_on(watch(&mut tracer, options, observer))?;
+        let _impatience = Impatience::arm();
+        finish(tracer, options, observer, end, started, command)
+    }
 }
 
 /// Opens or starts the target, and probes it. Recording has begun when this returns.
-fn attach(options: &Options, observer: &dyn Observer) -> Result<(Tracer, Option<Launched>)> {
+///
+/// # Errors
+///
+/// When the process cannot be traced, or the kernel refuses what is needed. Nothing is attached then.
+pub fn attach(options: &Options, observer: &dyn Observer) -> Result<Attached> {
+    let started = SystemTime::now();
     let (mut tracer, command) = match &options.target {
         Target::Running(pid) => {
             let mut tracer = Tracer::new(Process::open(*pid)?, options)?;
@@ -143,7 +162,11 @@ fn attach(options: &Options, observer: &dyn Observer) -> Result<(Tracer, Option<
             format!("the process is stopped; it allocates nothing until kill -CONT {pid}"),
         );
     }
-    Ok((tracer, command))
+    Ok(Attached {
+        tracer,
+        command,
+        started,
+    })
 }
 
 /// Waits for what ends the recording, and looks after the run meanwhile.
