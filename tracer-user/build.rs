@@ -4,14 +4,25 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
 #[path = "../tracer-ebpf/object/mod.rs"]
-#[expect(dead_code, reason = "cargo xtask ebpf uses the rest")]
 mod object;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Copies the object that fits the sources to where the collector embeds it.
+fn embed() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the crate lies in a workspace")?;

@@ -78,12 +78,31 @@ pub(crate) fn is_current(workspace: &Path) -> Result<bool> {
 
 /// Compiles the object from source and returns its path below `target_dir`.
 ///
-/// The bytes do not depend on where the workspace, the registry or the toolchain lie.
-///
 /// # Errors
 ///
 /// When a tool is missing, with the command that installs it, or when the compilation fails.
 pub(crate) fn build(workspace: &Path, target_dir: &Path, linker: &Path) -> Result<PathBuf> {
+    let mut cargo = cargo_for_bpf(workspace, "build", target_dir)?;
+    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
+    let status = cargo.status().context("could not start cargo")?;
+    if !status.success() {
+        bail!("compiling the BPF programs failed: {status}");
+    }
+    Ok(target_dir.join("bpfel-unknown-none/release/tracer-ebpf"))
+}
+
+/// A cargo whose `subcommand` works on the BPF programs, for their target.
+///
+/// The bytes that it makes do not depend on where the workspace, the registry or the toolchain lie.
+///
+/// # Errors
+///
+/// When the source of Rust's core library is missing, with the command that installs it.
+pub(crate) fn cargo_for_bpf(
+    workspace: &Path,
+    subcommand: &str,
+    target_dir: &Path,
+) -> Result<Command> {
     let sysroot = sysroot(workspace)?;
     if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
         bail!(
@@ -102,19 +121,14 @@ pub(crate) fn build(workspace: &Path, target_dir: &Path, linker: &Path) -> Resul
     }
     let mut cargo = cargo(workspace);
     cargo
-        .args(["build", "--quiet", "--locked", "--release"])
+        .args([subcommand, "--quiet", "--locked", "--release"])
         .args(["--package", "tracer-ebpf", "--target", "bpfel-unknown-none"])
         .args(["-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(target_dir)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
-    let status = cargo.status().context("could not start cargo")?;
-    if !status.success() {
-        bail!("compiling the BPF programs failed: {status}");
-    }
-    Ok(target_dir.join("bpfel-unknown-none/release/tracer-ebpf"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    Ok(cargo)
 }
 
 /// bpf-linker: the program that `BPF_LINKER` names, the one that xtask installed, or the one in `PATH`.

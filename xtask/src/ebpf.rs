@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::object::{self, OBJECT, RECORDED};
+use crate::bpf_object::{self, OBJECT, RECORDED};
 use crate::shell::{run, step, workspace};
+use crate::strip::strip;
 
 const LINKER_VERSION: &str = "0.13.0";
 
@@ -16,36 +17,39 @@ pub(crate) fn run_task(check: bool) -> Result<()> {
     let workspace = workspace()?;
     let linker = linker(&workspace)?;
     let built = step("compile the BPF programs", || {
-        object::build(&workspace, &workspace.join("target/ebpf"), &linker)
+        let built = bpf_object::build(&workspace, &workspace.join("target/ebpf"), &linker)?;
+        strip(&fs::read(built)?)
     })?;
     if check {
+        step("lint the BPF programs", || {
+            let target_dir = workspace.join("target/ebpf");
+            let mut clippy = bpf_object::cargo_for_bpf(&workspace, "clippy", &target_dir)?;
+            run(clippy.args(["--", "--deny", "warnings"]))
+        })?;
         return step("compare with the checked-in object", || {
             compare(&workspace, &built)
         });
     }
-    fs::copy(&built, workspace.join(OBJECT))
+    fs::write(workspace.join(OBJECT), &built)
         .with_context(|| format!("could not write {OBJECT}"))?;
-    let hash = object::sources_hash(&workspace)?;
+    let hash = bpf_object::sources_hash(&workspace)?;
     fs::write(workspace.join(RECORDED), format!("{hash}\n"))
         .with_context(|| format!("could not write {RECORDED}"))?;
-    println!(
-        "{OBJECT}: {} bytes, sources {hash}",
-        fs::metadata(&built)?.len()
-    );
+    println!("{OBJECT}: {} bytes, sources {hash}", built.len());
     Ok(())
 }
 
-fn compare(workspace: &Path, built: &Path) -> Result<()> {
-    if !object::is_current(workspace)? {
+fn compare(workspace: &Path, built: &[u8]) -> Result<()> {
+    if !bpf_object::is_current(workspace)? {
         bail!(
             "{RECORDED} does not name this tree's sources: run `{}`",
-            object::REBUILD
+            bpf_object::REBUILD
         );
     }
-    if fs::read(built)? != fs::read(workspace.join(OBJECT))? {
+    if built != fs::read(workspace.join(OBJECT))? {
         bail!(
             "{OBJECT} is not what its sources make: run `{}`",
-            object::REBUILD
+            bpf_object::REBUILD
         );
     }
     println!("    {OBJECT} is what its sources make");
@@ -54,17 +58,17 @@ fn compare(workspace: &Path, built: &Path) -> Result<()> {
 
 /// bpf-linker, installed below `target/tools` where it is missing.
 fn linker(workspace: &Path) -> Result<PathBuf> {
-    if let Some(found) = object::find_linker(workspace) {
+    if let Some(found) = bpf_object::find_linker(workspace) {
         return Ok(found);
     }
     let what = format!("install bpf-linker {LINKER_VERSION} into target/tools (about a minute)");
     step(&what, || install_linker(workspace))?;
-    object::find_linker(workspace).context("bpf-linker was installed, but is not there")
+    bpf_object::find_linker(workspace).context("bpf-linker was installed, but is not there")
 }
 
 /// Builds bpf-linker against the LLVM that rustc ships, so that it reads the bitcode of exactly this rustc.
 fn install_linker(workspace: &Path) -> Result<()> {
-    let lib = object::sysroot(workspace)?.join("lib");
+    let lib = bpf_object::sysroot(workspace)?.join("lib");
     let llvm = fs::read_dir(&lib)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| {
@@ -79,7 +83,7 @@ fn install_linker(workspace: &Path) -> Result<()> {
         fs::remove_file(&link)?;
     }
     symlink(&llvm, &link)?;
-    run(object::cargo(workspace)
+    run(bpf_object::cargo(workspace)
         .args(["install", "bpf-linker", "--quiet", "--locked"])
         .args(["--version", LINKER_VERSION])
         .args(["--no-default-features", "--features", "llvm-22"])

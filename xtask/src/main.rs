@@ -9,11 +9,19 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
+mod demo;
 mod ebpf;
+mod load;
+mod packages;
 mod shell;
+mod strip;
+mod tally;
+mod test;
+mod workload;
 
 #[path = "../../tracer-ebpf/object/mod.rs"]
-mod object;
+mod bpf_object;
 
 /// Development tasks of memtrace.
 #[derive(Parser)]
@@ -31,11 +39,20 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Trace a bundled server that leaks, and show what memtrace finds.
+    Demo,
+    /// Measure what tracing costs, next to other tracers.
+    Bench(bench::Options),
+    /// Run the tests: formatting, lints, unit tests, and those on the live kernel (as root).
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Ebpf { check } => ebpf::run_task(check),
+        Task::Demo => demo::run_task(),
+        Task::Bench(options) => bench::run_task(&options),
+        Task::Test(options) => test::run_task(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,99 @@
+//! `cargo xtask bench heap`: what tracing costs, by memtrace and by other tools, side by side in one run.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
+
+use crate::packages;
+use crate::shell::{build_memtrace, is_installed, is_root, step, workspace};
+
+mod headers;
+mod machine;
+mod page;
+mod pairs;
+mod redis;
+mod tracer;
+
+use page::Results;
+use tracer::Tools;
+
+/// The page that the benchmark writes.
+const PAGE: &str = "docs/performance.md";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Time per malloc and free pair, and throughput of redis, untraced and under several tracers.
+    Heap(HeapOptions),
+}
+
+/// How thorough the benchmark is.
+#[derive(Args)]
+pub(crate) struct HeapOptions {
+    /// One short round, to see that everything runs; writes no page.
+    #[arg(long)]
+    quick: bool,
+    /// Do not install the packages of the other tracers.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// Runs the benchmark and writes its page.
+pub(crate) fn run_task(options: &Options) -> Result<()> {
+    let What::Heap(options) = &options.what;
+    ensure!(
+        is_root() || is_installed("sudo"),
+        "tracing needs root, and there is no sudo: run this as root"
+    );
+    let length = if options.quick {
+        "about 3 minutes"
+    } else {
+        "about 15 minutes"
+    };
+    println!(
+        "The benchmark compares tracers on this machine: {length}, and nothing else should run meanwhile."
+    );
+    packages::provide(packages::BENCHMARK, !options.no_install)?;
+    let workspace = workspace()?;
+    let tools = Tools {
+        memtrace: build_memtrace(&workspace)?,
+        kernel_headers: headers::provide(&workspace)?,
+        folder: workspace.join("target/xtask/bench"),
+    };
+    fs::create_dir_all(&tools.folder)?;
+    let (pair_rounds, redis_rounds, requests) = if options.quick {
+        (1, 1, 20_000)
+    } else {
+        (5, 3, 200_000)
+    };
+    let start = Instant::now();
+    let pairs = step("malloc and free pairs", || {
+        pairs::measure(&workspace, &tools, pair_rounds)
+    })?;
+    let redis = step("redis-benchmark", || {
+        redis::measure(&tools, redis_rounds, requests)
+    })?;
+    let results = Results {
+        machine: machine::describe(&tools.memtrace)?,
+        minutes: start.elapsed().as_secs_f64() / 60.0,
+        pairs,
+        requests,
+        redis,
+    };
+    let text = page::render(&results);
+    println!("\n{text}");
+    if options.quick {
+        println!("{PAGE} is left as it is: one short round proves nothing.");
+        return Ok(());
+    }
+    fs::write(workspace.join(PAGE), text).with_context(|| format!("could not write {PAGE}"))?;
+    println!("Written to {PAGE}.");
+    Ok(())
+}
