@@ -243,6 +243,12 @@ impl Kernel {
         Ok(sum)
     }
 
+    /// Makes the kernel measure the programs' time, until what is returned is dropped.
+    #[must_use]
+    pub fn enable_statistics() -> Option<OwnedFd> {
+        aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()
+    }
+
     /// Room for probe sites that is left.
     pub(super) fn sites_left(&self) -> usize {
         (MAX_SITES as usize).saturating_sub(self.sites.len())

@@ -1,0 +1,155 @@
+//! The arguments, as clap sees them.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use tracer_common::limits::DEFAULT_MAX_LIVE;
+
+use super::quantity;
+
+/// Which stacks hold a running process's native memory.
+///
+/// Records every live allocation of a process by stack, from outside: nothing is loaded into it, it is not
+/// restarted, and its allocator (glibc, musl, jemalloc, tcmalloc, mimalloc, snmalloc, its own) is found by itself.
+#[derive(Debug, Parser)]
+#[command(
+    name = "memtrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+        memtrace -p $(pidof redis-server) -d 30s -o redis.svg\n  \
+        memtrace -p 4711 --older-than 1m        what was born over a minute ago and still lives\n  \
+        memtrace -o start.svg -- ./server --port 8080\n  \
+        memtrace doctor -p 4711                 what would be probed, and whether all is there\n\n\
+        Exit codes: 0 done, 1 failed on the way, 2 could not begin (nothing was attached); with -- CMD, the command's own."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check this machine, and what would be probed in a process.
+    Doctor(DoctorArgs),
+}
+
+/// Arguments of `memtrace doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// The process to look at; without it, only the machine is checked.
+    #[arg(short, long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+    #[command(flatten)]
+    pub(super) functions: FunctionArgs,
+}
+
+/// Functions that the user names.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "A program's own allocator")]
+pub(super) struct FunctionArgs {
+    /// A function that allocates: OBJECT:SYMBOL(size=N), arguments counted from 1.
+    ///
+    /// OBJECT is a file name (libpool.so), a path as the process sees it, or `exe`. `size=1*2` multiplies two
+    /// arguments; `out=1` says that the address is stored where argument 1 points and the result is 0 for success.
+    /// May be given more than once.
+    #[arg(long = "alloc", value_name = "SPEC")]
+    pub(super) alloc: Vec<String>,
+    /// A function that resizes: OBJECT:SYMBOL(ptr=N,size=N).
+    #[arg(long = "realloc", value_name = "SPEC")]
+    pub(super) realloc: Vec<String>,
+    /// A function that releases: OBJECT:SYMBOL(ptr=N).
+    #[arg(long = "free", value_name = "SPEC")]
+    pub(super) free: Vec<String>,
+}
+
+/// Arguments of a tracing run.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("target").required(true).args(["pid", "run"]))]
+pub(super) struct TraceArgs {
+    /// The process to trace.
+    #[arg(short, long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+    /// Start a command and trace it from its first allocation.
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) run: Vec<OsString>,
+    /// How long to record: 10s, 5m, 1h. Until Ctrl-C or the process's exit where absent.
+    #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(super) duration: Option<Duration>,
+
+    /// Write a flamegraph of the live bytes.
+    #[arg(short, long, value_name = "FILE.svg", help_heading = "Output")]
+    pub(super) output: Option<PathBuf>,
+    /// Write folded stacks with live bytes, for other flamegraph tools.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) folded: Option<PathBuf>,
+    /// Write everything as JSON (docs/json.md).
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) json: Option<PathBuf>,
+    /// Stacks to print.
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
+    pub(super) top: usize,
+    /// What stacks are ranked by.
+    #[arg(long, value_enum, default_value_t = Sort::Live, value_name = "KEY", help_heading = "Output")]
+    pub(super) sort: Sort,
+
+    /// Pass smaller allocations by: 4096, 64K, 1M. They cost less then, and are not reported.
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = quantity::bytes, help_heading = "What counts")]
+    pub(super) min_size: u64,
+    /// Report only blocks that have lived this long at the end: 10s, 5m.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = quantity::duration, help_heading = "What counts")]
+    pub(super) older_than: Duration,
+    /// Live blocks to track at most. Further ones are counted as lost.
+    ///
+    /// The kernel takes 16 bytes for each at once, and about 100 more for each block that lives.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LIVE, value_parser = clap::value_parser!(u32).range(1..=1 << 30), help_heading = "What counts")]
+    pub(super) max_live: u32,
+
+    #[command(flatten)]
+    pub(super) functions: FunctionArgs,
+
+    /// Print the BPF programs' own log on stderr.
+    #[arg(long)]
+    pub(super) log_bpf: bool,
+    /// Where functions are probed, for benchmarks.
+    #[arg(long, value_enum, default_value_t = Sites::Auto, hide = true)]
+    pub(super) sites: Sites,
+    /// What runs at the probes, for benchmarks.
+    #[arg(long, value_enum, default_value_t = ProbePrograms::Record, hide = true)]
+    pub(super) programs: ProbePrograms,
+}
+
+/// What stacks are ranked by.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Sort {
+    /// Bytes live at the end.
+    Live,
+    /// Blocks live at the end.
+    Count,
+    /// Bytes allocated while recording.
+    Total,
+    /// Age of the oldest live block.
+    Age,
+}
+
+/// Where functions are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sites {
+    /// At an instruction that the kernel emulates, where there is one.
+    Auto,
+    /// At the first instruction.
+    Entry,
+}
+
+/// What runs at the probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProbePrograms {
+    /// The programs that keep the books.
+    Record,
+    /// Programs that do nothing.
+    Empty,
+}

@@ -1,0 +1,17 @@
+//! One tracing run, from the attach to the report. The only folder that names tokio.
+
+mod cost;
+mod launch;
+mod observer;
+mod options;
+mod quiet;
+mod run;
+mod snapshot;
+mod tracer;
+mod wait;
+
+pub use launch::Launched;
+pub use observer::{Observer, Progress};
+pub use options::{Options, Target};
+pub use run::{Attached, Finished, attach};
+pub use wait::forward_signals_until_exit;

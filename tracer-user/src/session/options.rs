@@ -1,0 +1,43 @@
+//! What a run is asked to do, as plain values.
+
+use std::{ffi::OsString, time::Duration};
+
+use crate::{
+    kernel::Programs,
+    report::SortKey,
+    target::user::UserFunctions,
+};
+
+/// The process to trace.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// One that runs already.
+    Running(u32),
+    /// One to start: the program and its arguments.
+    Command(Vec<OsString>),
+}
+
+/// What a run is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The process to trace.
+    pub target: Target,
+    /// How long to record; until a signal or the target's exit where absent.
+    pub duration: Option<Duration>,
+    /// Live blocks to track at most.
+    pub max_live: u32,
+    /// Allocations of fewer bytes are passed by.
+    pub min_size_bytes: u64,
+    /// Live blocks younger than this are left out of the report.
+    pub older_than: Duration,
+    /// The order of the stacks.
+    pub sort: SortKey,
+    /// Functions that the user named.
+    pub functions: UserFunctions,
+    /// Whether the BPF side writes a log.
+    pub log_bpf: bool,
+    /// What runs at the probes.
+    pub programs: Programs,
+    /// Whether to probe functions at their first instruction even where a cheaper one was found.
+    pub at_entry: bool,
+}

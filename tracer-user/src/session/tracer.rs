@@ -1,0 +1,213 @@
+//! The target with its probes: found, attached, and kept up to date while it loads more code.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Observer, Options, cost::CostMeter};
+use crate::{
+    kernel::{
+        Kernel, LoadOptions,
+        calibrate::{self, TrapCost},
+        features::Backend,
+    },
+    report::{AllocatorInfo, Calls},
+    symbolize::{CodeMapping, Modules},
+    target::{Allocator, Discovery, Process, TargetError, loader, maps},
+};
+
+/// A process and everything that traces it.
+pub(super) struct Tracer {
+    pub(super) process: Process,
+    pub(super) kernel: Kernel,
+    pub(super) modules: Modules,
+    pub(super) meter: CostMeter,
+    discovery: Discovery,
+    allocators: Vec<Allocator>,
+    loader_probed: bool,
+    pub(super) warnings: Vec<String>,
+    /// When the recording began.
+    pub(super) began: Instant,
+    /// CPU time of the target then.
+    pub(super) cpu_before: Duration,
+}
+
+impl Tracer {
+    /// Loads the programs for a process. Nothing is probed yet.
+    pub(super) fn new(process: Process, options: &Options) -> Result<Self> {
+        let own_code = maps::read(std::process::id()).context("cannot read the own mappings")?;
+        let own_offset = |address: u64| {
+            let mapping = own_code.iter().find(|mapping| mapping.contains(address))?;
+            Some(address - mapping.start + mapping.offset)
+        };
+        let trial = own_offset(calibrate::trial_address())
+            .context("cannot find memtrace's own code in its mappings")?;
+        let backend = Backend::probe(trial);
+        let traps: io::Result<TrapCost> = calibrate::measure(backend, own_offset);
+        let kernel = Kernel::load(LoadOptions {
+            tgid: process.pid(),
+            max_live: options.max_live,
+            min_size_bytes: options.min_size_bytes,
+            log: options.log_bpf,
+            programs: options.programs,
+            at_entry: options.at_entry,
+            backend,
+        })?;
+        let mut warnings = Vec::new();
+        if let Err(error) = &traps {
+            warnings.push(format!("the cost of a trap could not be measured: {error}"));
+        }
+        Ok(Self {
+            modules: Modules::new(&process.root()),
+            meter: CostMeter::new(traps.ok()),
+            discovery: Discovery::new(options.functions.clone()),
+            allocators: Vec::new(),
+            loader_probed: false,
+            warnings,
+            began: Instant::now(),
+            cpu_before: process.stat().map(|stat| stat.cpu_time).unwrap_or_default(),
+            process,
+            kernel,
+        })
+    }
+
+    /// Looks for allocators that are new, probes them, and learns what code is mapped where.
+    ///
+    /// # Errors
+    ///
+    /// When there is none at all, the process is gone, or the kernel refuses every probe of one.
+    pub(super) fn look(&mut self, observer: &dyn Observer) -> Result<()> {
+        let late = !self.allocators.is_empty();
+        for allocator in self.discovery.scan(&self.process)? {
+            let number = self.allocators.len();
+            for (function, error) in self.kernel.attach(&allocator, number)? {
+                self.warn(
+                    observer,
+                    format!("{function} of {} is not probed: {error}", allocator.object),
+                );
+            }
+            if late {
+                observer.notice(&format!(
+                    "attached to {} ({})",
+                    allocator.object, allocator.reason
+                ));
+            }
+            self.allocators.push(allocator);
+        }
+        if !self.loader_probed
+            && let Some((path, site)) = loader::find(&self.process)
+        {
+            self.loader_probed = true;
+            if let Err(error) = self.kernel.attach_loader(&path, &site) {
+                self.warn(
+                    observer,
+                    format!("libraries loaded later are found a second late: the loader cannot be probed: {error}"),
+                );
+            }
+        }
+        self.learn_modules()
+    }
+
+    /// Like [`Tracer::look`], for a process whose allocator may not be mapped yet.
+    pub(super) fn look_early(&mut self, observer: &dyn Observer) -> Result<()> {
+        match self.look(observer) {
+            Err(error) if is_no_allocator(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether an allocator was found.
+    pub(super) fn has_allocator(&self) -> bool {
+        !self.allocators.is_empty()
+    }
+
+    /// The allocators that are probed.
+    pub(super) fn allocators(&self) -> &[Allocator] {
+        &self.allocators
+    }
+
+    /// Reads what code is mapped. An exec in between would give the old stacks the names of the new image, so what
+    /// was read counts only if the image is still the same.
+    pub(super) fn learn_modules(&mut self) -> Result<()> {
+        let image = self.process.image()?;
+        let mappings = self.process.mappings()?;
+        if self.process.image()? != image || self.kernel.state()?.execs != 0 {
+            return Ok(());
+        }
+        let pid = self.process.pid();
+        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
+            self.modules.add(&CodeMapping {
+                start: mapping.start,
+                end: mapping.end,
+                file_offset: mapping.offset,
+                inode: mapping.inode,
+                path: &mapping.path.to_string_lossy(),
+                open_path: &mapping.map_files_path(pid),
+            });
+        }
+        Ok(())
+    }
+
+    /// Starts to record.
+    pub(super) fn start(&mut self) -> Result<()> {
+        self.kernel.set_recording(true)?;
+        self.began = Instant::now();
+        self.cpu_before = self.cpu_time();
+        Ok(())
+    }
+
+    /// CPU time of the target; what was known last once it is gone.
+    pub(super) fn cpu_time(&self) -> Duration {
+        self.process
+            .stat()
+            .map_or(self.cpu_before, |stat| stat.cpu_time)
+    }
+
+    /// The probed allocators with the calls that were seen, for the report.
+    pub(super) fn allocator_infos(&self) -> Result<Vec<AllocatorInfo>> {
+        let mut calls = vec![Calls::default(); self.allocators.len()];
+        for (site, hits) in self.kernel.site_calls()? {
+            if let Some(calls) = calls.get_mut(site.allocator) {
+                if site.is_free {
+                    calls.frees += hits.enters;
+                } else {
+                    calls.allocs += hits.enters;
+                }
+            }
+        }
+        Ok(self
+            .allocators
+            .iter()
+            .zip(calls)
+            .map(|(allocator, calls)| AllocatorInfo {
+                object: allocator.object.clone(),
+                kind: allocator.kind.name(),
+                reason: allocator.reason.clone(),
+                functions: allocator.functions.len(),
+                single_stepped: allocator
+                    .functions
+                    .iter()
+                    .filter(|function| !function.site.emulated)
+                    .count(),
+                calls,
+            })
+            .collect())
+    }
+
+    /// Keeps a sentence for the report and tells it at once.
+    pub(super) fn warn(&mut self, observer: &dyn Observer, text: String) {
+        observer.notice(&text);
+        self.warnings.push(text);
+    }
+}
+
+/// Whether an error says that the process has no allocator.
+pub(super) fn is_no_allocator(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(TargetError::NoAllocator { .. })
+    )
+}
