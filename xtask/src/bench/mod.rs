@@ -53,9 +53,9 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         "tracing needs root, and there is no sudo: run this as root"
     );
     let length = if options.quick {
-        "about 3 minutes"
+        "about a minute"
     } else {
-        "about 15 minutes"
+        "about 8 minutes"
     };
     println!(
         "The benchmark compares tracers on this machine: {length}, and nothing else should run meanwhile."
