@@ -1,1 +1,8 @@
 //! What an ELF file says: symbols, build id, instructions. Pure: bytes in, facts out; no `/proc`, no kernel.
+
+pub mod bounded;
+pub mod object_file;
+pub mod plt;
+pub mod site;
+pub mod symbols;
+pub mod uprobe;
