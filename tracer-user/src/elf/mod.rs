@@ -6,3 +6,6 @@ pub mod plt;
 pub mod site;
 pub mod symbols;
 pub mod uprobe;
+
+#[cfg(test)]
+mod tests;

@@ -126,8 +126,8 @@ fn jemalloc(name: &str) -> Option<CallShape> {
 
 fn tcmalloc(name: &str) -> Option<CallShape> {
     Some(match name {
-        "malloc_skip_new_handler" => CallShape::alloc(0),
-        "new"
+        "malloc_skip_new_handler"
+        | "new"
         | "new_nothrow"
         | "new_aligned"
         | "new_aligned_nothrow"
@@ -157,6 +157,10 @@ fn mimalloc(name: &str) -> Option<CallShape> {
     let (first, name) = name
         .strip_prefix("heap_")
         .map_or((0, name), |name| (1, name));
+    // `mi_new` allocates a block, `mi_heap_new` a heap.
+    if first == 1 && name.starts_with("new") {
+        return None;
+    }
     // These two are named like the others and are not.
     if let "aligned_recalloc" | "aligned_offset_recalloc" = name {
         return Some(CallShape::realloc_array(0, 1, 2));

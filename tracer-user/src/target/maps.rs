@@ -12,6 +12,10 @@ use std::{
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// One mapping of a process's address space.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each letter of the kernel's own form"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// First address.

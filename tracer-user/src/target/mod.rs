@@ -16,6 +16,9 @@ mod stat;
 pub mod user;
 mod user_match;
 
+#[cfg(test)]
+mod on_real_objects;
+
 use std::path::PathBuf;
 
 use tracer_common::call::CallShape;
