@@ -11,7 +11,7 @@ use super::{
     Allocator, AllocatorKind,
     debug_file::find_debug_file,
     error::TargetError,
-    loader::{SearchOrder, holds_entry, search_order},
+    loader::{SearchOrder, executable_mapping, search_order},
     maps::Mapping,
     objects::{CodeFile, FileIdentity, MappedFile, OpenObject, base_name, code_files, open_mapped},
     process::Process,
@@ -78,6 +78,7 @@ impl Discovery {
             return Ok(Vec::new());
         }
         let order = search_order(process)?;
+        let executable = executable_mapping(process, &mappings)?.and_then(MappedFile::of);
         let mut user = UserMatches::new(&self.user, &mut self.user_resolved);
         let mut looked_at = Vec::new();
         let mut objects = Vec::new();
@@ -88,7 +89,8 @@ impl Discovery {
                 Ok(opened) => {
                     looked_at.push(name);
                     if self.seen_identities.insert(opened.identity) {
-                        objects.extend(look_at(process, &code, opened, &mut user));
+                        let executable = executable.as_ref() == Some(&code.file);
+                        objects.extend(look_at(process, &code.file, executable, opened, &mut user));
                     }
                 }
                 Err(error) => looked_at.push(format!("{name} (cannot be opened: {error})")),
@@ -209,16 +211,17 @@ impl Object {
 
 fn look_at(
     process: &Process,
-    code: &CodeFile,
+    file: &MappedFile,
+    executable: bool,
     opened: OpenObject,
     user: &mut UserMatches<'_>,
 ) -> Option<Object> {
     let OpenObject {
-        file,
+        file: opened,
         attach_path,
         identity,
     } = opened;
-    let cache = ReadCache::new(file);
+    let cache = ReadCache::new(opened);
     let object = ElfObject::parse(&cache).ok()?;
     let facts = object.facts();
     // glibc's loader has an allocator for its own start, which the C library's replaces.
@@ -229,9 +232,8 @@ fn look_at(
     {
         return None;
     }
-    let executable = holds_entry(process, &code.mapping);
     let mut scan = Scan::default();
-    let mut named = user.object(code.file.path(), executable);
+    let mut named = user.object(file.path(), executable);
     object.for_each_function(|symbol| {
         scan.see(&symbol);
         named.see(&symbol);
@@ -239,7 +241,7 @@ fn look_at(
     if !facts.symtab && (executable || named.is_wanted()) {
         let root = process.root();
         let roots = [root.as_path(), Path::new("/")];
-        if let Some(debug) = find_debug_file(&facts, Path::new(code.file.path()), &roots) {
+        if let Some(debug) = find_debug_file(&facts, Path::new(file.path()), &roots) {
             let cache = ReadCache::new(debug.file);
             if let Ok(debug) = ElfObject::parse(&cache) {
                 debug.for_each_function(|symbol| {
@@ -251,7 +253,7 @@ fn look_at(
     }
     let taken = named.resolve(&object, &facts, &attach_path, identity);
     Some(Object {
-        file: code.file.clone(),
+        file: file.clone(),
         executable,
         groups: scan.groups(&object, &facts, &taken),
         soname: facts.soname,

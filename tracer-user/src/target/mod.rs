@@ -3,6 +3,7 @@
 //! Everything read here comes from an untrusted process: sizes are bounded and paths stay inside its root.
 
 mod catalogue;
+mod code;
 pub mod debug_file;
 pub mod discovery;
 mod error;

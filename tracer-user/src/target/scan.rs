@@ -11,6 +11,7 @@ use tracer_common::call::{CallFlags, CallShape};
 use super::{
     AllocatorKind, Function, Site,
     catalogue::{self, Family, Known},
+    code::{merge_aliases, merge_forwarders},
 };
 use crate::elf::{
     object_file::{ElfObject, ObjectFacts},
@@ -34,11 +35,11 @@ pub(super) struct Group {
 }
 
 /// A catalogued function that an object defines.
-struct Found {
-    name: String,
-    known: Known,
-    address: u64,
-    size_bytes: u64,
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) known: Known,
+    pub(super) address: u64,
+    pub(super) size_bytes: u64,
     exported: bool,
 }
 
@@ -168,6 +169,10 @@ fn group<'data, R: ReadRef<'data>>(
     let mut unprobed = Vec::new();
     let mut functions = Vec::new();
     for code in merge_forwarders(object, facts, merge_aliases(found)) {
+        let mut names = code.names.into_iter();
+        let Some(name) = names.next() else {
+            continue;
+        };
         let mut shape = code.shape;
         if kind == AllocatorKind::Other && shape.is_free() {
             // An unknown implementation may be a front of another object's.
@@ -175,12 +180,12 @@ fn group<'data, R: ReadRef<'data>>(
         }
         match site_of(object, facts, code.address, code.size_bytes, shape) {
             Ok((site, shape)) => functions.push(Function {
-                name: code.name,
-                aliases: code.aliases,
+                name,
+                aliases: names.collect(),
                 shape,
                 site,
             }),
-            Err(reason) => unprobed.push(format!("{}: {reason}", code.name)),
+            Err(reason) => unprobed.push(format!("{name}: {reason}")),
         }
     }
     functions.sort_by_key(|function| Reverse(function.shape.is_free()));
@@ -193,101 +198,8 @@ fn group<'data, R: ReadRef<'data>>(
     }
 }
 
-/// The code at one address, with all its names.
-struct Code {
-    name: String,
-    aliases: Vec<String>,
-    shape: CallShape,
-    address: u64,
-    size_bytes: u64,
-}
-
-impl Code {
-    fn is_named(&self, name: &str) -> bool {
-        self.name == name || self.aliases.iter().any(|alias| alias == name)
-    }
-}
-
-/// Puts the names of each address together, the best known one first.
-fn merge_aliases(found: Vec<Found>) -> Vec<Code> {
-    let mut by_address: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
-    for found in found {
-        by_address.entry(found.address).or_default().push(found);
-    }
-    by_address
-        .into_iter()
-        .filter_map(|(address, mut names)| {
-            names.sort_by_key(|found| {
-                let nests = found.known.shape.flags.contains(CallFlags::NESTS);
-                (
-                    found.known.family,
-                    nests,
-                    found.name.len(),
-                    found.name.clone(),
-                )
-            });
-            names.dedup_by(|later, earlier| later.name == earlier.name);
-            let size_bytes = names.iter().map(|found| found.size_bytes).max()?;
-            let mut names = names.into_iter();
-            let first = names.next()?;
-            (first.known.family != Family::Internal).then(|| Code {
-                name: first.name,
-                aliases: names.map(|found| found.name).collect(),
-                shape: first.known.shape,
-                address,
-                size_bytes,
-            })
-        })
-        .collect()
-}
-
-/// Takes functions that only jump to another one of the group, with the same arguments, for names of that one:
-/// a second probe would see the same calls again.
-fn merge_forwarders<'data, R: ReadRef<'data>>(
-    object: &ElfObject<'data, R>,
-    facts: &ObjectFacts,
-    codes: Vec<Code>,
-) -> Vec<Code> {
-    let target = |code: &Code| {
-        let function = function_at(object, facts, code.address, code.size_bytes).ok()?;
-        let jump = site::forwards_to(function)?;
-        // A jump leads to the function itself, or to the stub through which others can replace it; what replaces
-        // it is an allocator of its own, with its own probes.
-        let name = object.stub_target(facts, jump);
-        codes
-            .iter()
-            .filter(|other| {
-                other.address != code.address && same_arguments(other.shape, code.shape)
-            })
-            .find(|other| other.address == jump || name.is_some_and(|name| other.is_named(name)))
-            .map(|other| other.address)
-    };
-    let targets: Vec<Option<u64>> = codes.iter().map(target).collect();
-    let (forwarders, mut real): (Vec<_>, Vec<_>) = codes
-        .into_iter()
-        .zip(targets)
-        .map(|(code, target)| (target, code))
-        .partition(|(target, _)| target.is_some());
-    for (target, code) in forwarders {
-        if let Some((_, real)) = real
-            .iter_mut()
-            .find(|(_, real)| Some(real.address) == target)
-        {
-            real.aliases.push(code.name);
-            real.aliases.extend(code.aliases);
-        } else {
-            // A chain of jumps: probed itself.
-            real.push((None, code));
-        }
-    }
-    real.into_iter().map(|(_, code)| code).collect()
-}
-
-fn same_arguments(one: CallShape, other: CallShape) -> bool {
-    one.flagged(CallFlags::NESTS) == other.flagged(CallFlags::NESTS)
-}
-
-fn function_at<'data, R: ReadRef<'data>>(
+/// The code of a function.
+pub(super) fn function_at<'data, R: ReadRef<'data>>(
     object: &ElfObject<'data, R>,
     facts: &ObjectFacts,
     address: u64,
