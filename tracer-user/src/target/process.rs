@@ -35,6 +35,8 @@ pub struct Process {
     pidfd: OwnedFd,
     comm: String,
     exe: PathBuf,
+    /// Its root as memtrace sees it: `/` for a process in a mount namespace of its own.
+    root: PathBuf,
     exe_facts: ObjectFacts,
     namespaced_pid: u32,
 }
@@ -86,13 +88,16 @@ impl Process {
         }
         let exe = std::fs::read_link(format!("/proc/{pid}/exe"))
             .map_err(|error| TargetError::proc(pid, "the path of its executable", error))?;
-        let exe = without_deleted_mark(exe);
+        let root = std::fs::read_link(format!("/proc/{pid}/root"))
+            .map_err(|error| TargetError::proc(pid, "the path of its root", error))?;
+        let exe = inside(&root, &without_deleted_mark(exe));
         let exe_facts = executable(pid, &comm, &exe)?;
         let process = Self {
             pid,
             pidfd,
             comm,
             exe,
+            root,
             exe_facts,
             namespaced_pid: status.namespaced_pid,
         };
@@ -175,7 +180,7 @@ impl Process {
         self.still_the_same(status(self.pid))
     }
 
-    /// The mappings of its address space, by rising address.
+    /// The mappings of its address space, by rising address, with paths as the process sees them.
     ///
     /// # Errors
     ///
@@ -183,7 +188,11 @@ impl Process {
     pub fn mappings(&self) -> Result<Vec<Mapping>, TargetError> {
         let mappings = maps::read(self.pid)
             .map_err(|error| TargetError::proc(self.pid, "the list of its mappings", error));
-        self.still_the_same(mappings)
+        let mut mappings = self.still_the_same(mappings)?;
+        for mapping in &mut mappings {
+            mapping.path = inside(&self.root, Path::new(&mapping.path)).into_os_string();
+        }
+        Ok(mappings)
     }
 
     /// The auxiliary vector that the kernel gave it at its start, in pairs of a tag and a value.
@@ -228,6 +237,14 @@ impl Memory {
             *value = u64::from_ne_bytes(bytes);
         }
         Some(words)
+    }
+}
+
+/// A path as a process with this root sees it. The kernel tells paths as the reader sees them.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(root) {
+        Ok(below) if path.is_absolute() => Path::new("/").join(below),
+        _ => path.to_owned(),
     }
 }
 

@@ -79,3 +79,13 @@ fn life_and_death() {
         Err(TargetError::NoSuchProcess { .. })
     ));
 }
+
+/// Make sure that paths are those that the process sees, also in a changed root.
+#[test]
+fn changed_root() {
+    let folder = Folder::new();
+    folder.compile("cc", PLAIN, &["-static"]);
+    let target = Target::start(Command::new("chroot").arg(&folder.0).arg("/program"));
+    assert_eq!(target.process().exe(), "/program");
+    assert_eq!(target.allocators()[0].object, "/program");
+}
