@@ -30,6 +30,9 @@ pub struct Discovery {
     user_resolved: BTreeSet<usize>,
     /// Base name of the object that serves plain `malloc`.
     server: Option<String>,
+    /// Whether an allocator was found.
+    found: bool,
+    /// Whether a process that was up was scanned.
     scanned: bool,
 }
 
@@ -53,6 +56,7 @@ impl Discovery {
             seen_identities: HashSet::new(),
             user_resolved: BTreeSet::new(),
             server: None,
+            found: false,
             scanned: false,
         }
     }
@@ -66,7 +70,8 @@ impl Discovery {
     /// # Errors
     ///
     /// When the process has exited or cannot be looked at, when the first scan finds no allocator in a process that
-    /// is up, or when a function that the user named is missing.
+    /// is up, or when a function that the user named is missing. What was looked at then counts as seen: begin anew
+    /// with another `Discovery`.
     pub fn scan(&mut self, process: &Process) -> Result<Vec<Allocator>, TargetError> {
         let mappings = process.mappings()?;
         let late = self.scanned;
@@ -103,7 +108,10 @@ impl Discovery {
         };
         let mut allocators = user.finish(late || starting)?;
         allocators.extend(self.arrange(process, &mappings, &order, objects));
-        if allocators.is_empty() && !late && !starting {
+        self.found |= !allocators.is_empty();
+        if !self.found && !late && !starting {
+            // A process that has just gone looks as if it had nothing.
+            process.status()?;
             return Err(no_allocator(process, &looked_at));
         }
         self.scanned |= !starting;
