@@ -51,7 +51,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     let mut tiers = Vec::new();
 
     if !options.unit {
-        packages::provide(packages::TESTS, !options.no_install)?;
+        packages::provide(packages::TESTS, !options.no_install);
     }
     if options.ebpf && ebpf::run_task(true).inspect_err(complain).is_err() {
         broken.push("the BPF object".to_owned());

@@ -60,7 +60,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     println!(
         "The benchmark compares tracers on this machine: {length}, and nothing else should run meanwhile."
     );
-    packages::provide(packages::BENCHMARK, !options.no_install)?;
+    packages::provide(packages::BENCHMARK, !options.no_install);
     let workspace = workspace()?;
     let tools = Tools {
         memtrace: build_memtrace(&workspace)?,
