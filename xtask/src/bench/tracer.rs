@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{as_root, line, run};
 
 /// How often a tracer is started before the benchmark gives up, and how long it waits in between.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Who traces.
