@@ -55,7 +55,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     let length = if options.quick {
         "about a minute"
     } else {
-        "about 8 minutes"
+        "about 10 minutes"
     };
     println!(
         "The benchmark compares tracers on this machine: {length}, and nothing else should run meanwhile."
@@ -73,6 +73,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     } else {
         (5, 3, 200_000)
     };
+    let machine = machine::describe(&tools.memtrace)?;
     let start = Instant::now();
     let pairs = step("malloc and free pairs", || {
         pairs::measure(&workspace, &tools, pair_rounds)
@@ -81,7 +82,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         redis::measure(&tools, redis_rounds, requests)
     })?;
     let results = Results {
-        machine: machine::describe(&tools.memtrace)?,
+        machine,
         minutes: start.elapsed().as_secs_f64() / 60.0,
         pairs,
         requests,
