@@ -120,7 +120,7 @@ fn allocator_that_nobody_knows_is_reported() {
     let mut target = Target::start(&mut Command::new(program));
     let memtrace = Memtrace::on(target.pid(), &PLAIN);
     target.go();
-    memtrace.wait_for("no probe");
+    memtrace.wait_for("no allocator call");
     let ended = memtrace.stop();
     assert!(!ended.report().warnings.is_empty(), "the report warns, too");
     target.go();
