@@ -34,22 +34,20 @@ fn flamegraph_and_folded_stacks() {
     let _turn = need!(Turn::shared());
     let program = need!(fixture::c("blocks", Link::Dynamic));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (svg, folded) = (
-        folder.path().join("heap.svg"),
-        folder.path().join("heap.folded"),
-    );
+    let svg = folder.path().join("heap.svg");
+    let stacks = folder.path().join("stacks.txt");
     let options: [&OsStr; 4] = [
         "-o".as_ref(),
         svg.as_ref(),
         "--folded".as_ref(),
-        folded.as_ref(),
+        stacks.as_ref(),
     ];
     let traced = trace(Command::new(program).arg("5000"), &options);
     traced.compare().nothing_elsewhere().exact();
 
-    let folded = fs::read_to_string(folded).expect("folded stacks");
+    let stacks = fs::read_to_string(stacks).expect("folded stacks");
     let mut sum = 0;
-    for line in folded.lines() {
+    for line in stacks.lines() {
         let (stack, bytes) = line.rsplit_once(' ').expect("a stack and its bytes");
         sum += bytes.parse::<u64>().expect("a number of bytes");
         let main = stack.find("main").expect("main in every stack");
