@@ -5,7 +5,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "atomic addition has no stable form for the BPF target")]
+#![expect(
+    internal_features,
+    reason = "atomic addition has no stable form for the BPF target"
+)]
 
 mod config;
 mod heap;

@@ -23,7 +23,8 @@ pub(crate) static TOTALS: HashMap<u64, StackTotals> =
 
 /// Frames by stack id.
 #[map]
-pub(crate) static STACKS: HashMap<u64, Stack> = HashMap::with_max_entries(MAX_STACKS, BPF_F_NO_PREALLOC);
+pub(crate) static STACKS: HashMap<u64, Stack> =
+    HashMap::with_max_entries(MAX_STACKS, BPF_F_NO_PREALLOC);
 
 /// The pending call and the scratch memory of each thread, by tid.
 #[map]

@@ -43,7 +43,8 @@ pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
             break;
         }
         // SAFETY: the helper checks the address and fails on one that cannot be read.
-        let Ok([caller_fp, return_address]) = (unsafe { bpf_probe_read_user(fp as *const [u64; 2]) })
+        let Ok([caller_fp, return_address]) =
+            (unsafe { bpf_probe_read_user(fp as *const [u64; 2]) })
         else {
             stop = StopReason::Unreadable;
             break;

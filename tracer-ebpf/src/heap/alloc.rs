@@ -24,9 +24,9 @@ const ABSURD_BYTES: u64 = 1 << 47;
 #[inline(always)]
 pub(crate) fn recording() -> bool {
     // SAFETY: a value of the map that was just looked up; a torn read of a u32 does not exist.
-    STATE
-        .get_ptr(0)
-        .is_some_and(|state| unsafe { core::ptr::read_volatile(&raw const (*state).recording) } != 0)
+    STATE.get_ptr(0).is_some_and(
+        |state| unsafe { core::ptr::read_volatile(&raw const (*state).recording) } != 0,
+    )
 }
 
 /// The entry: keeps the arguments and the stack in the thread's slot.

@@ -127,7 +127,10 @@ pub(crate) fn insert(slot: &ThreadSlot, address: u64) {
         Err(EEXIST) => {
             // The address was released in a way that no probe saw.
             count(Counter::ReleaseMissed);
-            debug!((), "block {:x} was handed out again, its release was not seen", address);
+            debug!(
+                (),
+                "block {:x} was handed out again, its release was not seen", address
+            );
             if let Some(stale) = take(address) {
                 book_release(&stale);
             }

@@ -22,7 +22,10 @@ pub(crate) fn is_inside(slot: &mut ThreadSlot, sp: u64) -> bool {
         return true;
     }
     count(Counter::ReturnLost);
-    debug!((), "return not seen: call at sp {:x}, next call at sp {:x}", slot.sp, sp);
+    debug!(
+        (),
+        "return not seen: call at sp {:x}, next call at sp {:x}", slot.sp, sp
+    );
     live::give_up(slot);
     slot.sp = 0;
     false

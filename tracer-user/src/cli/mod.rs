@@ -61,7 +61,11 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("memtrace: {error:#}");
-            ExitCode::from(if error.is::<Refused>() { REFUSED } else { FAILED })
+            ExitCode::from(if error.is::<Refused>() {
+                REFUSED
+            } else {
+                FAILED
+            })
         }
     }
 }

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::report::{Report, Weight, flamegraph, folded, json};
+use crate::report::{
+    Report, flamegraph,
+    folded::{self, Weight},
+    json,
+};
 
 /// A form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,16 @@ use std::fs;
 /// The capabilities needed, with their numbers in the kernel's `capability.h` and what each is for.
 const NEEDED: [(&str, u32, &str); 4] = [
     ("CAP_BPF", 39, "load BPF programs"),
-    ("CAP_PERFMON", 38, "attach probes and read the process's stacks"),
-    ("CAP_SYS_PTRACE", 19, "read the process's mappings and files"),
+    (
+        "CAP_PERFMON",
+        38,
+        "attach probes and read the process's stacks",
+    ),
+    (
+        "CAP_SYS_PTRACE",
+        19,
+        "read the process's mappings and files",
+    ),
     (
         "CAP_SYS_ADMIN",
         21,
@@ -19,7 +27,9 @@ pub(super) fn missing() -> Vec<String> {
     let effective = fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
             u64::from_str_radix(line.trim(), 16).ok()
         })
         .unwrap_or(0);

@@ -26,7 +26,8 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         return whole.checked_mul(1 << shift).ok_or_else(wrong);
     }
     let fraction: f64 = number.parse().map_err(|_| wrong())?;
-    let scaled = fraction * f64::from(1_u32 << shift.min(30)) * if shift == 40 { 1024.0 } else { 1.0 };
+    let scaled =
+        fraction * f64::from(1_u32 << shift.min(30)) * if shift == 40 { 1024.0 } else { 1.0 };
     if !scaled.is_finite() || !(0.0..9e15).contains(&scaled) {
         return Err(wrong());
     }

@@ -17,9 +17,12 @@ use super::{
 };
 use crate::{
     kernel::Programs,
-    report::{SortKey, TextOptions, text},
+    report::{
+        SortKey,
+        text::{self, TextOptions},
+    },
     session::{self, Finished, Launched, Observer as _, Options, Target},
-    target::user::{Kind, UserFunction, UserFunctions},
+    target::user::{UserFunction, UserFunctions, UserKind},
 };
 
 /// Runs a trace and returns the exit code.
@@ -107,17 +110,17 @@ pub(super) fn user_functions(args: &FunctionArgs) -> Result<UserFunctions> {
         realloc,
         free,
     } = args;
-    let mut functions = Vec::new();
+    let mut functions = UserFunctions::new();
     for (kind, specs) in [
-        (Kind::Alloc, alloc),
-        (Kind::Realloc, realloc),
-        (Kind::Free, free),
+        (UserKind::Alloc, alloc),
+        (UserKind::Realloc, realloc),
+        (UserKind::Free, free),
     ] {
         for spec in specs {
             functions.push(UserFunction::parse(kind, spec)?);
         }
     }
-    Ok(UserFunctions::new(functions))
+    Ok(functions)
 }
 
 fn check_privileges() -> Result<()> {

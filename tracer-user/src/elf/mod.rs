@@ -2,4 +2,6 @@
 
 pub mod bounded;
 pub mod object_file;
+pub mod site;
 pub mod symbols;
+pub mod uprobe;

@@ -74,8 +74,8 @@ pub struct ObjectFacts {
     pub soname: Option<String>,
     /// Names of the libraries that it needs.
     pub needed: Vec<String>,
-    /// Whether it has a dynamic section.
-    pub dynamic: bool,
+    /// Virtual address of the dynamic section, before relocation; absent in a program for no loader.
+    pub dynamic_address: Option<u64>,
     /// GNU build id.
     pub build_id: Option<Vec<u8>>,
     /// Where its debug file is.
@@ -183,14 +183,13 @@ impl<'data, R: ReadRef<'data>> ElfObject<'data, R> {
 
     /// Reads the dynamic section through the segments, as the loader does.
     fn read_dynamic(&self, facts: &mut ObjectFacts) {
-        let Some(entries) = self
-            .segments
-            .iter()
-            .find_map(|segment| segment.dynamic(ENDIAN, self.data).ok().flatten())
-        else {
+        let Some((address, entries)) = self.segments.iter().find_map(|segment| {
+            let entries = segment.dynamic(ENDIAN, self.data).ok().flatten()?;
+            Some((segment.p_vaddr(ENDIAN), entries))
+        }) else {
             return;
         };
-        facts.dynamic = true;
+        facts.dynamic_address = Some(address);
         let value = |tag| {
             entries
                 .iter()

@@ -27,7 +27,10 @@ impl Kernel {
     /// When the map cannot be written.
     pub fn set_recording(&mut self, recording: bool) -> Result<(), KernelError> {
         let execs = self.state()?.execs;
-        let map = self.ebpf.map_mut("STATE").ok_or(KernelError::Missing("STATE"))?;
+        let map = self
+            .ebpf
+            .map_mut("STATE")
+            .ok_or(KernelError::Missing("STATE"))?;
         let mut state: Array<_, [u32; 2]> = map.try_into().map_err(failed("write", "STATE"))?;
         state
             .set(0, [u32::from(recording), execs], 0)
@@ -40,7 +43,10 @@ impl Kernel {
     ///
     /// When the map cannot be read.
     pub fn state(&self) -> Result<State, KernelError> {
-        let map = self.ebpf.map("STATE").ok_or(KernelError::Missing("STATE"))?;
+        let map = self
+            .ebpf
+            .map("STATE")
+            .ok_or(KernelError::Missing("STATE"))?;
         let state: Array<_, [u32; 2]> = map.try_into().map_err(failed("read", "STATE"))?;
         let [recording, execs] = state.get(&0, 0).map_err(failed("read", "STATE"))?;
         Ok(State { recording, execs })
@@ -48,7 +54,10 @@ impl Kernel {
 
     /// Makes the entry that takes allocations whose stack finds no room.
     pub(super) fn prepare_totals(&mut self) -> Result<(), KernelError> {
-        let map = self.ebpf.map_mut("TOTALS").ok_or(KernelError::Missing("TOTALS"))?;
+        let map = self
+            .ebpf
+            .map_mut("TOTALS")
+            .ok_or(KernelError::Missing("TOTALS"))?;
         let mut totals: HashMap<_, u64, [u64; 4]> =
             map.try_into().map_err(failed("write", "TOTALS"))?;
         totals
@@ -93,7 +102,10 @@ impl Kernel {
     ///
     /// When the map cannot be read.
     pub fn counter(&self, counter: Counter) -> Result<u64, KernelError> {
-        let map = self.ebpf.map("STATS").ok_or(KernelError::Missing("STATS"))?;
+        let map = self
+            .ebpf
+            .map("STATS")
+            .ok_or(KernelError::Missing("STATS"))?;
         let stats: PerCpuArray<_, u64> = map.try_into().map_err(failed("read", "STATS"))?;
         let values = stats
             .get(&(counter as u32), 0)
@@ -107,16 +119,21 @@ impl Kernel {
     ///
     /// When the map cannot be read.
     pub fn site_calls(&self) -> Result<Vec<(SiteOwner, SiteCalls)>, KernelError> {
-        let map = self.ebpf.map("SITES").ok_or(KernelError::Missing("SITES"))?;
+        let map = self
+            .ebpf
+            .map("SITES")
+            .ok_or(KernelError::Missing("SITES"))?;
         let calls: PerCpuArray<_, [u64; 2]> = map.try_into().map_err(failed("read", "SITES"))?;
         (0_u32..)
             .zip(&self.sites)
             .map(|(number, owner)| {
                 let values = calls.get(&number, 0).map_err(failed("read", "SITES"))?;
-                let sum = values.iter().fold(SiteCalls::default(), |sum, cpu| SiteCalls {
-                    enters: sum.enters + cpu[0],
-                    exits: sum.exits + cpu[1],
-                });
+                let sum = values
+                    .iter()
+                    .fold(SiteCalls::default(), |sum, cpu| SiteCalls {
+                        enters: sum.enters + cpu[0],
+                        exits: sum.exits + cpu[1],
+                    });
                 Ok((*owner, sum))
             })
             .collect()
@@ -128,7 +145,10 @@ impl Kernel {
     ///
     /// When it was taken before.
     pub fn take_events(&mut self) -> Result<Events, KernelError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or(KernelError::Missing("EVENTS"))?;
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .ok_or(KernelError::Missing("EVENTS"))?;
         let ring = RingBuf::try_from(map).map_err(failed("read", "EVENTS"))?;
         Ok(Events(ring))
     }

@@ -87,7 +87,11 @@ impl<'a> Btf<'a> {
                     .map(|member| {
                         let at = 3 + 3 * member;
                         let bits = word(rest, at + 2)?;
-                        let bits = if has_bit_sizes { bits & 0xff_ffff } else { bits };
+                        let bits = if has_bit_sizes {
+                            bits & 0xff_ffff
+                        } else {
+                            bits
+                        };
                         Some((string(strings, word(rest, at)?)?, word(rest, at + 1)?, bits))
                     })
                     .collect::<Option<_>>()?;

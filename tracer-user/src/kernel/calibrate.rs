@@ -1,5 +1,8 @@
 //! What a trap costs on this machine: measured on functions of memtrace itself, with a program that does nothing.
-#![expect(unsafe_code, reason = "functions whose first instruction is known exactly")]
+#![expect(
+    unsafe_code,
+    reason = "functions whose first instruction is known exactly"
+)]
 
 use std::{
     io,
@@ -54,7 +57,8 @@ pub fn measure(backend: Backend, file_offset: impl Fn(u64) -> Option<u64>) -> io
         Backend::PerfEvent => return Err(io::ErrorKind::Unsupported.into()),
     };
     let offset = |function: extern "C" fn()| {
-        file_offset(function as *const () as u64).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        file_offset(function as *const () as u64)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     };
     let push = offset(starts_with_push)?;
     let mov = offset(starts_with_mov)?;

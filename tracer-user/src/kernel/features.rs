@@ -1,6 +1,10 @@
 //! What the running kernel can do, found out by trying, never by its version.
 
-use std::{ffi::CStr, os::fd::{AsFd as _, OwnedFd}, io};
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya_obj::generated::bpf_insn;
 
@@ -59,7 +63,12 @@ pub(super) fn nothing_program(attach: MultiAttach) -> io::Result<OwnedFd> {
         imm: 0,
     };
     // r0 = 0; exit
-    load_multi_program("nothing", &[insn(0xb7), insn(0x95)], c"Dual MIT/GPL", attach)
+    load_multi_program(
+        "nothing",
+        &[insn(0xb7), insn(0x95)],
+        c"Dual MIT/GPL",
+        attach,
+    )
 }
 
 /// Attaches such a program to memtrace itself.

@@ -182,8 +182,7 @@ impl Kernel {
     /// object is parsed once more, pointed to the maps that exist, and loaded from here.
     fn load_multi(&mut self, programs: &[(&'static str, MultiAttach)]) -> Result<(), KernelError> {
         let relocate = |error: &dyn std::fmt::Display| KernelError::Relocate(error.to_string());
-        let mut object =
-            aya_obj::Object::parse(object::BYTES).map_err(|error| relocate(&error))?;
+        let mut object = aya_obj::Object::parse(object::BYTES).map_err(|error| relocate(&error))?;
         let text: HashSet<usize> = object
             .functions
             .keys()

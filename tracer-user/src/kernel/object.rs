@@ -5,7 +5,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use super::KernelError;
 
 /// The object's bytes, aligned for its parser.
-pub(super) static BYTES: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace.bpf.o"));
+pub(super) static BYTES: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace.bpf.o"));
 
 /// Makes sure that the object was built with the wire types of this binary.
 pub(super) fn check_abi() -> Result<(), KernelError> {

@@ -128,10 +128,7 @@ pub(super) fn load_multi_program(
 }
 
 fn log_tail(log: &[u8]) -> String {
-    let end = log
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(log.len());
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
     let text = String::from_utf8_lossy(log.get(..end).unwrap_or_default());
     let lines: Vec<&str> = text.lines().collect();
     lines
@@ -254,7 +251,11 @@ pub(super) fn for_each_entry<K: Plain, V: Plain>(
     loop {
         let mut next = 0_u64;
         let mut attr = MapBatch {
-            in_batch: if first { 0 } else { address(&raw const position) },
+            in_batch: if first {
+                0
+            } else {
+                address(&raw const position)
+            },
             out_batch: address(&raw mut next),
             keys: address(keys.as_mut_ptr()),
             values: address(values.as_mut_ptr()),

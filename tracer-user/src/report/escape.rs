@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 /// Writes a name with everything escaped that could move a cursor, change a colour, end a line or reorder text.
 #[derive(Clone, Copy)]
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +30,7 @@ fn is_hostile(character: char) -> bool {
 }
 
 /// The name escaped, and cut in the middle if it is longer than `limit` characters.
-pub(super) fn shorten(name: &str, limit: usize) -> String {
+pub fn shorten(name: &str, limit: usize) -> String {
     let escaped = Escaped(name).to_string();
     let length = escaped.chars().count();
     if length <= limit {
@@ -46,7 +46,7 @@ pub(super) fn shorten(name: &str, limit: usize) -> String {
 }
 
 /// A path's last component.
-pub(super) fn basename(path: &str) -> &str {
+pub fn basename(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit('/').next() {
         Some(name) if !name.is_empty() => name,
         _ => path,
@@ -54,7 +54,7 @@ pub(super) fn basename(path: &str) -> &str {
 }
 
 /// As many of a path's last components as fit into `limit` characters, at least one.
-pub(super) fn path_tail(path: &str, limit: usize) -> &str {
+pub fn path_tail(path: &str, limit: usize) -> &str {
     path.match_indices('/')
         .map(|(at, _)| &path[at + 1..])
         .fold(path, |kept, rest| {

@@ -2,7 +2,7 @@
 //!
 //! Pure: each form takes a [`Report`] and a writer. Names come from the target and are hostile until escaped.
 
-mod escape;
+pub mod escape;
 pub mod flamegraph;
 pub mod folded;
 pub mod json;
@@ -11,7 +11,7 @@ mod model;
 mod sample;
 mod sort;
 pub mod text;
-mod units;
+pub mod units;
 
 pub use model::{AllocatorInfo, Calls, Cost, Frame, Report, StackRow, TargetInfo, Totals};
 pub use sort::{SortKey, sort};

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 /// A number of bytes in units of 1024, with one decimal.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes(pub(super) u64);
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +30,7 @@ impl fmt::Display for Bytes {
 
 /// A whole number with commas between groups of three digits.
 #[derive(Clone, Copy)]
-pub(super) struct Count(pub(super) u64);
+pub struct Count(pub u64);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,14 +47,14 @@ impl fmt::Display for Count {
 }
 
 /// A number of things, with the right ending: `1 block`, `2 blocks`.
-pub(super) fn plural(count: u64, noun: &str) -> String {
+pub fn plural(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{} {noun}{ending}", Count(count))
 }
 
 /// A time span in its two largest units.
 #[derive(Clone, Copy)]
-pub(super) struct Span(pub(super) Duration);
+pub struct Span(pub Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +74,7 @@ impl fmt::Display for Span {
 }
 
 /// `part` of `whole` in percent; 0 of nothing is 0.
-pub(super) fn percent(part: f64, whole: f64) -> f64 {
+pub fn percent(part: f64, whole: f64) -> f64 {
     if whole > 0.0 {
         part / whole * 100.0
     } else {
@@ -87,7 +87,7 @@ pub(super) fn percent(part: f64, whole: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "shares and rates are printed with few digits"
 )]
-pub(super) fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 
@@ -97,7 +97,7 @@ pub(super) fn float(count: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "`as` saturates, and rates are not negative"
 )]
-pub(super) fn per(count: u64, unit: f64) -> u64 {
+pub fn per(count: u64, unit: f64) -> u64 {
     if unit > 0.0 {
         (float(count) / unit).round() as u64
     } else {

@@ -17,13 +17,13 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Hits of all probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hits {
+pub(super) struct Hits {
     /// Entries at emulated instructions.
-    pub emulated: u64,
+    pub(super) emulated: u64,
     /// Entries at single-stepped instructions.
-    pub stepped: u64,
+    pub(super) stepped: u64,
     /// Returns.
-    pub returned: u64,
+    pub(super) returned: u64,
 }
 
 impl Hits {
@@ -32,7 +32,7 @@ impl Hits {
     /// # Errors
     ///
     /// When the counters cannot be read.
-    pub fn read(kernel: &Kernel) -> Result<Self, KernelError> {
+    pub(super) fn read(kernel: &Kernel) -> Result<Self, KernelError> {
         let mut hits = Self::default();
         for (site, calls) in kernel.site_calls()? {
             if site.emulated {
@@ -51,14 +51,14 @@ impl Hits {
 
     /// Entries and returns.
     #[must_use]
-    pub const fn all(self) -> u64 {
+    pub(super) const fn all(self) -> u64 {
         self.emulated + self.stepped + self.returned
     }
 }
 
 /// Measures the programs' time in windows.
 #[derive(Debug)]
-pub struct CostMeter {
+pub(super) struct CostMeter {
     traps: Option<TrapCost>,
     window: Option<(OwnedFd, Instant, RunStats)>,
     next_window: Instant,
@@ -68,7 +68,7 @@ pub struct CostMeter {
 impl CostMeter {
     /// A meter for a machine whose traps cost `traps`, if that is known.
     #[must_use]
-    pub fn new(traps: Option<TrapCost>) -> Self {
+    pub(super) fn new(traps: Option<TrapCost>) -> Self {
         Self {
             traps,
             window: None,
@@ -82,9 +82,13 @@ impl CostMeter {
     /// # Errors
     ///
     /// When the statistics cannot be read.
-    pub fn tick(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+    pub(super) fn tick(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
         let now = Instant::now();
-        if self.window.as_ref().is_some_and(|(_, since, _)| now - *since >= WINDOW) {
+        if self
+            .window
+            .as_ref()
+            .is_some_and(|(_, since, _)| now - *since >= WINDOW)
+        {
             self.close(kernel)?;
         } else if self.window.is_none() && now >= self.next_window {
             let before = kernel.run_stats()?;
@@ -102,7 +106,7 @@ impl CostMeter {
     /// # Errors
     ///
     /// When the statistics cannot be read.
-    pub fn close(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+    pub(super) fn close(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
         if let Some((enabled, _, before)) = self.window.take() {
             let after = kernel.run_stats()?;
             drop(enabled);
@@ -114,7 +118,7 @@ impl CostMeter {
 
     /// Time in the programs for these hits.
     #[must_use]
-    pub fn programs(&self, hits: Hits) -> Duration {
+    pub(super) fn programs(&self, hits: Hits) -> Duration {
         match (hits.all() as u128 * u128::from(self.measured.run_ns))
             .checked_div(u128::from(self.measured.runs))
         {
@@ -125,7 +129,7 @@ impl CostMeter {
 
     /// Time in the traps for these hits.
     #[must_use]
-    pub fn traps(&self, hits: Hits) -> Duration {
+    pub(super) fn traps(&self, hits: Hits) -> Duration {
         let Some(TrapCost {
             emulated,
             stepped,
@@ -138,6 +142,8 @@ impl CostMeter {
             let ns = cost.as_nanos() * u128::from(hits);
             Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
         };
-        times(emulated, hits.emulated) + times(stepped, hits.stepped) + times(returned, hits.returned)
+        times(emulated, hits.emulated)
+            + times(stepped, hits.stepped)
+            + times(returned, hits.returned)
     }
 }

@@ -3,7 +3,10 @@
 //! The command is held at its exec, then at each system call of the dynamic loader, by ptrace. An allocator is
 //! probed as soon as the loader has mapped it, before any code of it can have run. The first system call from
 //! other code than the loader's lets the command go: from then on it runs free.
-#![expect(unsafe_code, reason = "the child must ask to be traced between fork and exec")]
+#![expect(
+    unsafe_code,
+    reason = "the child must ask to be traced between fork and exec"
+)]
 
 use std::{
     ffi::OsString,
@@ -22,7 +25,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::target::Process;
+use crate::target::{Process, loader::loader_code};
 
 /// A command that was started.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl Launched {
         process: &Process,
         mut look: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        let Some(loader) = process.loader_code() else {
+        let Some(loader) = loader_code(process)? else {
             look()?;
             return self.release(None);
         };

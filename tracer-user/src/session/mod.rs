@@ -5,6 +5,7 @@ mod launch;
 mod observer;
 mod options;
 mod quiet;
+mod readable;
 mod run;
 mod snapshot;
 mod tracer;

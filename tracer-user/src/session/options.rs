@@ -2,11 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use crate::{
-    kernel::Programs,
-    report::SortKey,
-    target::user::UserFunctions,
-};
+use crate::{kernel::Programs, report::SortKey, target::user::UserFunctions};
 
 /// The process to trace.
 #[derive(Clone, Debug)]

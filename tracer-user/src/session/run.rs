@@ -7,22 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until},
 };
-use tracer_common::{
-    counters::Counter,
-    wire::EventKind,
-};
+use tracer_common::{counters::Counter, wire::EventKind};
 
 use super::{
-    Launched, Observer, Options, Progress, Target,
-    cost::Hits,
-    quiet::Baseline,
-    snapshot::Snapshot,
-    tracer::Tracer,
-    wait::Impatience,
+    Launched, Observer, Options, Progress, Target, cost::Hits, quiet::Baseline, readable::readable,
+    snapshot::Snapshot, tracer::Tracer, wait::Impatience,
 };
 use crate::{
     kernel::Kernel,
@@ -154,7 +146,10 @@ pub fn attach(options: &Options, observer: &dyn Observer) -> Result<Attached> {
         objects.join(", ")
     ));
     if let Target::Running(_) = options.target
-        && tracer.process.stat().is_ok_and(|stat| matches!(stat.state, 'T' | 't'))
+        && tracer
+            .process
+            .stat()
+            .is_ok_and(|stat| matches!(stat.state, 'T' | 't'))
     {
         let pid = tracer.process.pid();
         tracer.warn(
@@ -173,8 +168,8 @@ pub fn attach(options: &Options, observer: &dyn Observer) -> Result<Attached> {
 async fn watch(tracer: &mut Tracer, options: &Options, observer: &dyn Observer) -> Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let exit = AsyncFd::new(tracer.process.pidfd().try_clone_to_owned()?)?;
-    let mut events = AsyncFd::new(tracer.kernel.take_events()?)?;
+    let exit = readable(tracer.process.pidfd().try_clone_to_owned()?)?;
+    let mut events = readable(tracer.kernel.take_events()?)?;
     let mut log = if options.log_bpf {
         Some(tracer.kernel.forward_log(observer.log())?)
     } else {

@@ -1,9 +1,6 @@
 //! From the books in the kernel to the rows of a report.
 
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use tracer_common::{
@@ -107,7 +104,8 @@ impl Snapshot {
     /// Reads the books of a run that no longer records. Blocks younger than `older_than` are left out.
     pub(super) fn read(kernel: &Kernel, modules: &Modules, older_than: Duration) -> Result<Self> {
         let now_ns = monotonic_ns();
-        let newest = now_ns.saturating_sub(u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX));
+        let newest =
+            now_ns.saturating_sub(u64::try_from(older_than.as_nanos()).unwrap_or(u64::MAX));
         let mut booked: HashMap<u64, Booked> = HashMap::new();
         kernel.for_each_total(|id, totals| {
             if totals.allocated_count != 0 {
@@ -123,7 +121,11 @@ impl Snapshot {
                 .or_insert_with(|| Booked::new(&StackTotals::default()));
             entry.live_bytes += block.size_bytes;
             entry.live_count += 1;
-            entry.oldest_ns = Some(entry.oldest_ns.map_or(block.born_ns, |oldest| oldest.min(block.born_ns)));
+            entry.oldest_ns = Some(
+                entry
+                    .oldest_ns
+                    .map_or(block.born_ns, |oldest| oldest.min(block.born_ns)),
+            );
         })?;
         let mut stacks = HashMap::with_capacity(booked.len());
         // Stacks that differ only in what lies beyond the cut are one.
@@ -173,7 +175,11 @@ impl Snapshot {
                 let frames = self.stacks.get(&id);
                 let addresses = frames.map(|frames| frames.addresses.as_slice());
                 StackRow {
-                    id: if frames.is_some() { id } else { STACK_NOT_STORED },
+                    id: if frames.is_some() {
+                        id
+                    } else {
+                        STACK_NOT_STORED
+                    },
                     live_bytes: booked.live_bytes,
                     live_count: booked.live_count,
                     total_bytes: booked.total_bytes,

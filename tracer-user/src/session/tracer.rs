@@ -98,10 +98,10 @@ impl Tracer {
             self.allocators.push(allocator);
         }
         if !self.loader_probed
-            && let Some((path, site)) = loader::find(&self.process)
+            && let Some(probe) = loader::loader_probe(&self.process)?
         {
             self.loader_probed = true;
-            if let Err(error) = self.kernel.attach_loader(&path, &site) {
+            if let Err(error) = self.kernel.attach_loader(&probe.attach_path, &probe.site) {
                 self.warn(
                     observer,
                     format!("libraries loaded later are found a second late: the loader cannot be probed: {error}"),
@@ -132,9 +132,9 @@ impl Tracer {
     /// Reads what code is mapped. An exec in between would give the old stacks the names of the new image, so what
     /// was read counts only if the image is still the same.
     pub(super) fn learn_modules(&mut self) -> Result<()> {
-        let image = self.process.image()?;
+        let image = self.process.stat()?.start_stack;
         let mappings = self.process.mappings()?;
-        if self.process.image()? != image || self.kernel.state()?.execs != 0 {
+        if self.process.stat()?.start_stack != image || self.kernel.state()?.execs != 0 {
             return Ok(());
         }
         let pid = self.process.pid();
@@ -206,8 +206,5 @@ impl Tracer {
 
 /// Whether an error says that the process has no allocator.
 pub(super) fn is_no_allocator(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(TargetError::NoAllocator { .. })
-    )
+    matches!(error.downcast_ref(), Some(TargetError::NoAllocator { .. }))
 }

@@ -11,12 +11,11 @@ use std::{
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use tokio::{
-    io::unix::AsyncFd,
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 
-use super::Launched;
+use super::{Launched, readable::readable};
 use crate::target::Process;
 
 /// Exit code of a run that was interrupted while it made its report: 128 and the number of SIGINT.
@@ -67,7 +66,7 @@ pub fn forward_signals_until_exit(command: &mut Launched) -> Result<ExitStatus> 
         runtime()?.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
-            let exit = AsyncFd::new(process.pidfd().try_clone_to_owned()?)?;
+            let exit = readable(process.pidfd().try_clone_to_owned()?)?;
             loop {
                 tokio::select! {
                     _ = exit.readable() => return std::io::Result::Ok(()),

@@ -10,6 +10,7 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use super::{
+    CodeAddress,
     file::ModuleFile,
     root::{Root, open_regular},
     vdso,
@@ -118,6 +119,12 @@ impl Modules {
             file,
         };
         self.pieces.insert(start, piece);
+    }
+
+    /// Whether code is, or was, mapped at an address.
+    #[must_use]
+    pub fn is_code(&self, address: CodeAddress) -> bool {
+        self.find(address.lookup()).is_some()
     }
 
     /// The file whose code is at an address, and the offset in it; the address itself where no file is mapped.

@@ -2,9 +2,31 @@
 //!
 //! Everything read here comes from an untrusted process: sizes are bounded and paths stay inside its root.
 
+mod catalogue;
+pub mod debug_file;
+pub mod discovery;
+mod error;
+pub mod loader;
+pub mod maps;
+mod objects;
+mod process;
+mod reason;
+mod scan;
+mod stat;
+pub mod user;
+mod user_match;
+
 use std::path::PathBuf;
 
 use tracer_common::call::CallShape;
+
+pub use self::{
+    discovery::Discovery,
+    error::TargetError,
+    objects::FileIdentity,
+    process::Process,
+    stat::{Stat, Status},
+};
 
 /// Which implementation of malloc an object holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +49,23 @@ pub enum AllocatorKind {
     Other,
 }
 
+impl AllocatorKind {
+    /// The kind in a word, for reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Glibc => "glibc",
+            Self::Musl => "musl",
+            Self::Jemalloc => "jemalloc",
+            Self::Tcmalloc => "tcmalloc",
+            Self::Mimalloc => "mimalloc",
+            Self::Snmalloc => "snmalloc",
+            Self::User => "user",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// An object of the target that serves allocations, with the functions to probe.
 #[derive(Clone, Debug)]
 pub struct Allocator {
@@ -38,8 +77,12 @@ pub struct Allocator {
     pub reason: String,
     /// A path through which the kernel reaches exactly the mapped inode (`/proc/PID/map_files/…`).
     pub attach_path: PathBuf,
+    /// Which file it is, whatever paths lead to it.
+    pub identity: FileIdentity,
     /// The functions to probe, releases first.
     pub functions: Vec<Function>,
+    /// Functions that cannot be probed, each with the reason.
+    pub unprobed: Vec<String>,
 }
 
 /// A function of an allocator and the instruction to probe it at.
@@ -49,7 +92,7 @@ pub struct Function {
     pub name: String,
     /// Other symbols for the same code.
     pub aliases: Vec<String>,
-    /// How it takes its arguments.
+    /// How it takes its arguments, as they lie in the registers at the site.
     pub shape: CallShape,
     /// Where to put the probe.
     pub site: Site,

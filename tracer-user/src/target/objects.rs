@@ -1,0 +1,181 @@
+//! The files that a process runs code from, and how to open exactly those.
+
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
+
+use super::{maps::Mapping, process::Process};
+
+/// Which file an object is: two paths with equal identities are one file, even where a layered file system shows
+/// made-up inode numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Time of the last change of the contents: seconds and nanoseconds.
+    pub modified: (i64, i64),
+}
+
+/// A mapped file as the list of mappings names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MappedFile {
+    device: (u32, u32),
+    inode: u64,
+    path: OsString,
+}
+
+impl MappedFile {
+    /// The file of a mapping; `None` for memory without one.
+    pub(super) fn of(mapping: &Mapping) -> Option<Self> {
+        (mapping.inode != 0).then(|| Self {
+            device: mapping.device,
+            inode: mapping.inode,
+            path: mapping.path.clone(),
+        })
+    }
+
+    /// Its path in the process's root.
+    pub(super) fn path(&self) -> &OsStr {
+        &self.path
+    }
+}
+
+/// A file that is mapped as code, with the first mapping of it.
+#[derive(Clone, Debug)]
+pub(super) struct CodeFile {
+    pub(super) file: MappedFile,
+    pub(super) mapping: Mapping,
+}
+
+/// The files that a process maps as code, each once, in the order of their addresses.
+pub(super) fn code_files(mappings: &[Mapping]) -> Vec<CodeFile> {
+    let mut seen = HashSet::new();
+    mappings
+        .iter()
+        .filter(|mapping| mapping.executable)
+        .filter_map(|mapping| {
+            let file = MappedFile::of(mapping)?;
+            seen.insert(file.clone()).then(|| CodeFile {
+                file,
+                mapping: mapping.clone(),
+            })
+        })
+        .collect()
+}
+
+/// A mapped file, opened.
+#[derive(Debug)]
+pub(super) struct OpenObject {
+    pub(super) file: File,
+    /// A path through which the kernel reaches the same file.
+    pub(super) attach_path: PathBuf,
+    pub(super) identity: FileIdentity,
+}
+
+/// Opens the file of a mapping: through the mapping itself, or, where the kernel does not allow that, by its path
+/// in the process's root.
+pub(super) fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<OpenObject> {
+    let by_mapping = mapping.map_files_path(process.pid());
+    if let Ok(file) = open_regular(&by_mapping) {
+        return opened(file, by_mapping);
+    }
+    if mapping.deleted {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the file was deleted, and /proc/PID/map_files may not be opened",
+        ));
+    }
+    let path = Path::new(&mapping.path);
+    let relative = path
+        .strip_prefix("/")
+        .map_err(|_| io::ErrorKind::NotFound)?;
+    let file = open_in_root(&process.root(), relative, ResolveFlags::NO_SYMLINKS)?;
+    opened(file, process.root().join(relative))
+}
+
+/// Opens a regular file below a root, as a process with that root would find it.
+pub(super) fn open_in_root(root: &Path, path: &Path, extra: ResolveFlags) -> io::Result<File> {
+    let directory = open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    // Looked at before it is opened for reading: opening a device or a pipe can have effects.
+    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | extra;
+    let found = openat2(
+        &directory,
+        relative,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        flags,
+    )?;
+    let found = File::from(found);
+    if !found.metadata()?.is_file() {
+        return Err(not_regular());
+    }
+    let file = openat2(
+        &directory,
+        relative,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+        flags,
+    )?;
+    Ok(File::from(file))
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_file() || kind.is_char_device() {
+        return Err(not_regular());
+    }
+    let file = rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
+    Ok(File::from(file))
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+fn opened(file: File, attach_path: PathBuf) -> io::Result<OpenObject> {
+    let metadata = file.metadata()?;
+    Ok(OpenObject {
+        file,
+        attach_path,
+        identity: FileIdentity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        },
+    })
+}
+
+/// The last part of a path.
+pub(super) fn base_name(path: &OsStr) -> String {
+    let bytes = path.as_bytes();
+    let start = bytes
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    String::from_utf8_lossy(&bytes[start..]).into_owned()
+}
