@@ -52,7 +52,7 @@ fn lists_functions_of_each_allocator() {
             assert!(text.contains(word), "{word} in:\n{text}");
         }
         assert_eq!(changed_bytes(target.pid()), 0, "doctor attaches nothing");
-        target.end();
+        target.work_and_end();
     }
 }
 
@@ -71,7 +71,7 @@ fn tells_the_site_of_free() {
         line.contains("+3") || line.contains("+0x3"),
         "the site in: {line}"
     );
-    target.end();
+    target.work_and_end();
 }
 
 /// Make sure that the machine alone can be checked, too.

@@ -109,7 +109,7 @@ fn idle_target_is_not_silently_empty() {
         "names the target:\n{said}"
     );
     assert!(said.contains("0 B"), "says that nothing is live:\n{said}");
-    target.end();
+    target.work_and_end();
 }
 
 /// Make sure that memtrace says so while it runs when the target grows and no probe fires.

@@ -9,7 +9,7 @@ use tests::{
     needs::Missing,
     report::Report,
     scenario::{Traced, trace},
-    target::Target,
+    target::{Target, copy},
     turn::Turn,
 };
 
@@ -141,7 +141,7 @@ fn names_survive_the_replacement_of_the_file() {
     let original = need!(fixture::c("blocks", Link::Dynamic));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = folder.path().join("blocks");
-    fs::copy(original, &program).expect("a copy of the fixture");
+    copy(&original, &program);
     let mut target = Target::start(Command::new(&program).arg("100"));
     let memtrace = Memtrace::on(target.pid(), &["--top", "3"]);
     target.go();
