@@ -62,7 +62,7 @@ counters! {
     ReturnLost = 6, Loss, "return_not_seen";
     /// blocks handed out again without a release in between that was seen
     ReleaseMissed = 7, Loss, "release_not_seen";
-    /// results of posix_memalign that could not be read from the target's memory
+    /// addresses that a call stored in the target and that could not be read from the target's memory
     OutUnreadable = 8, Loss, "result_unreadable";
     /// releases of blocks that were not tracked: older than the attach, or dropped for a cause above
     FreeUnseen = 9, Note, "free_of_untracked_block";

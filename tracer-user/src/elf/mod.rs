@@ -2,6 +2,10 @@
 
 pub mod bounded;
 pub mod object_file;
+pub mod plt;
 pub mod site;
 pub mod symbols;
 pub mod uprobe;
+
+#[cfg(test)]
+mod tests;

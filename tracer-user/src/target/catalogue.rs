@@ -63,11 +63,6 @@ pub(super) fn lookup(name: &str) -> Option<Known> {
         .or_else(|| known(Family::Standard, jemalloc(name)))
 }
 
-/// A release that may be a front of another traced release.
-const fn front(ptr: u8) -> CallShape {
-    CallShape::free(ptr).flagged(CallFlags::NESTS)
-}
-
 fn standard(name: &str) -> Option<CallShape> {
     Some(match name {
         "malloc" | "valloc" | "pvalloc" => CallShape::alloc(0),
@@ -77,8 +72,7 @@ fn standard(name: &str) -> Option<CallShape> {
         "reallocarray" => CallShape::realloc_array(0, 1, 2),
         "posix_memalign" => CallShape::alloc_out(0, 2),
         "aligned_alloc" | "memalign" => CallShape::alloc(1),
-        "free" => CallShape::free(0),
-        "cfree" | "free_sized" | "free_aligned_sized" => front(0),
+        "free" | "cfree" | "free_sized" | "free_aligned_sized" => CallShape::free(0),
         _ => return None,
     })
 }
@@ -107,7 +101,7 @@ fn operator(name: &str) -> Option<CallShape> {
         .strip_prefix("_ZdlPv")
         .or_else(|| name.strip_prefix("_ZdaPv"))
     {
-        return PARAMETERS.contains(&rest).then_some(front(0));
+        return PARAMETERS.contains(&rest).then_some(CallShape::free(0));
     }
     let rest = name.strip_prefix("__size_returning_new")?;
     matches!(rest, "" | "_hot_cold" | "_aligned" | "_aligned_hot_cold")
@@ -126,8 +120,8 @@ fn jemalloc(name: &str) -> Option<CallShape> {
 
 fn tcmalloc(name: &str) -> Option<CallShape> {
     Some(match name {
-        "malloc_skip_new_handler" => CallShape::alloc(0),
-        "new"
+        "malloc_skip_new_handler"
+        | "new"
         | "new_nothrow"
         | "new_aligned"
         | "new_aligned_nothrow"
@@ -146,7 +140,7 @@ fn tcmalloc(name: &str) -> Option<CallShape> {
         | "deletearray_nothrow"
         | "deletearray_aligned"
         | "deletearray_sized_aligned"
-        | "deletearray_aligned_nothrow" => front(0),
+        | "deletearray_aligned_nothrow" => CallShape::free(0),
         _ => return standard(name),
     })
 }
@@ -157,6 +151,10 @@ fn mimalloc(name: &str) -> Option<CallShape> {
     let (first, name) = name
         .strip_prefix("heap_")
         .map_or((0, name), |name| (1, name));
+    // `mi_new` allocates a block, `mi_heap_new` a heap.
+    if first == 1 && name.starts_with("new") {
+        return None;
+    }
     // These two are named like the others and are not.
     if let "aligned_recalloc" | "aligned_offset_recalloc" = name {
         return Some(CallShape::realloc_array(0, 1, 2));
@@ -184,7 +182,7 @@ fn mimalloc(name: &str) -> Option<CallShape> {
             CallShape::realloc_array(first, first + 1, first + 2)
         }
         "free" if name == "free" => CallShape::free(0),
-        "free" | "free_size" | "cfree" | "ufree" => front(0),
+        "free" | "free_size" | "cfree" | "ufree" => CallShape::free(0),
         _ => return None,
     })
 }
@@ -194,7 +192,7 @@ fn snmalloc(name: &str) -> Option<CallShape> {
     Some(match name {
         "rust_alloc" | "rust_alloc_zeroed" => CallShape::alloc(1),
         "rust_realloc" => CallShape::realloc(0, 3),
-        "rust_dealloc" => front(0),
+        "rust_dealloc" => CallShape::free(0),
         _ => return standard(name),
     })
 }
@@ -242,7 +240,7 @@ mod tests {
         assert_eq!(shape("pvalloc"), CallShape::alloc(0));
         assert_eq!(shape("free"), CallShape::free(0));
         for name in ["cfree", "free_sized", "free_aligned_sized"] {
-            assert_eq!(shape(name), front(0));
+            assert_eq!(shape(name), CallShape::free(0));
         }
         for name in ["malloc", "free", "mallocx"] {
             assert_eq!(lookup(name).unwrap().family, Family::Standard);
@@ -300,7 +298,7 @@ mod tests {
                 );
             }
             for name in ["_ZdlPv", "_ZdaPv"] {
-                assert_eq!(shape(&format!("{name}{form}")), front(0));
+                assert_eq!(shape(&format!("{name}{form}")), CallShape::free(0));
             }
         }
         for name in [
@@ -309,7 +307,7 @@ mod tests {
             "_ZdlPvmSt11align_val_t",
             "_ZdaPvmSt11align_val_t",
         ] {
-            assert_eq!(shape(name), front(0));
+            assert_eq!(shape(name), CallShape::free(0));
         }
         assert_eq!(lookup("_Znwm").unwrap().family, Family::Operator);
     }
@@ -326,7 +324,7 @@ mod tests {
         );
         assert_eq!(shape("_rjem_sdallocx"), CallShape::free(0));
         assert_eq!(shape("tc_newarray_aligned_nothrow"), CallShape::alloc(0));
-        assert_eq!(shape("tc_deletearray_sized"), front(0));
+        assert_eq!(shape("tc_deletearray_sized"), CallShape::free(0));
         assert_eq!(shape("tc_memalign"), CallShape::alloc(1));
         assert_eq!(shape("sn_rust_realloc"), CallShape::realloc(0, 3));
         let kind = |name| lookup(name).unwrap().family.kind().unwrap();
@@ -368,7 +366,7 @@ mod tests {
         );
         assert_eq!(shape("mi_expand"), CallShape::realloc(0, 1));
         assert_eq!(shape("mi_free"), CallShape::free(0));
-        assert_eq!(shape("mi_free_size_aligned"), front(0));
-        assert_eq!(shape("mi_free_aligned"), front(0));
+        assert_eq!(shape("mi_free_size_aligned"), CallShape::free(0));
+        assert_eq!(shape("mi_free_aligned"), CallShape::free(0));
     }
 }

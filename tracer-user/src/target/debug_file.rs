@@ -60,9 +60,14 @@ fn candidates<'facts>(
     if let Some([first, rest @ ..]) = facts.build_id.as_deref()
         && !rest.is_empty()
     {
-        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = format!("{DEBUG_ROOT}/.build-id/{first:02x}/{rest}.debug");
-        paths.push((PathBuf::from(path), None));
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<Vec<_>>()
+        };
+        let name = format!("{first:02x}/{}.debug", hex(rest).concat());
+        paths.push((Path::new(DEBUG_ROOT).join(".build-id").join(name), None));
     }
     if let Some(link) = &facts.debug_link
         && let Ok(name) = str::from_utf8(&link.name)

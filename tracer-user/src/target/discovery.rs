@@ -11,11 +11,11 @@ use super::{
     Allocator, AllocatorKind,
     debug_file::find_debug_file,
     error::TargetError,
-    loader::{SearchOrder, holds_entry, search_order},
+    loader::{SearchOrder, executable_mapping, search_order},
     maps::Mapping,
     objects::{CodeFile, FileIdentity, MappedFile, OpenObject, base_name, code_files, open_mapped},
     process::Process,
-    reason::Standing,
+    reason::{Link, Standing},
     scan::{Group, Scan},
     user::{UserFunctions, UserMatches},
 };
@@ -30,6 +30,9 @@ pub struct Discovery {
     user_resolved: BTreeSet<usize>,
     /// Base name of the object that serves plain `malloc`.
     server: Option<String>,
+    /// Whether an allocator was found.
+    found: bool,
+    /// Whether a process that was up was scanned.
     scanned: bool,
 }
 
@@ -53,6 +56,7 @@ impl Discovery {
             seen_identities: HashSet::new(),
             user_resolved: BTreeSet::new(),
             server: None,
+            found: false,
             scanned: false,
         }
     }
@@ -66,7 +70,8 @@ impl Discovery {
     /// # Errors
     ///
     /// When the process has exited or cannot be looked at, when the first scan finds no allocator in a process that
-    /// is up, or when a function that the user named is missing.
+    /// is up, or when a function that the user named is missing. What was looked at then counts as seen: begin anew
+    /// with another `Discovery`.
     pub fn scan(&mut self, process: &Process) -> Result<Vec<Allocator>, TargetError> {
         let mappings = process.mappings()?;
         let late = self.scanned;
@@ -78,18 +83,22 @@ impl Discovery {
             return Ok(Vec::new());
         }
         let order = search_order(process)?;
+        let executable = executable_mapping(process, &mappings)?.and_then(MappedFile::of);
         let mut user = UserMatches::new(&self.user, &mut self.user_resolved);
         let mut looked_at = Vec::new();
         let mut objects = Vec::new();
         for code in new {
             self.seen_files.insert(code.file.clone());
-            looked_at.push(base_name(code.file.path()));
-            // What cannot be opened or is no ELF file holds no code that calls itself by a symbol.
-            let Ok(opened) = open_mapped(process, &code.mapping) else {
-                continue;
-            };
-            if self.seen_identities.insert(opened.identity) {
-                objects.extend(look_at(process, &code, opened, &mut user));
+            let name = base_name(code.file.path());
+            match open_mapped(process, &code.mapping) {
+                Ok(opened) => {
+                    looked_at.push(name);
+                    if self.seen_identities.insert(opened.identity) {
+                        let executable = executable.as_ref() == Some(&code.file);
+                        objects.extend(look_at(process, &code.file, executable, opened, &mut user));
+                    }
+                }
+                Err(error) => looked_at.push(format!("{name} (cannot be opened: {error})")),
             }
         }
         let starting = match order {
@@ -99,7 +108,10 @@ impl Discovery {
         };
         let mut allocators = user.finish(late || starting)?;
         allocators.extend(self.arrange(process, &mappings, &order, objects));
-        if allocators.is_empty() && !late && !starting {
+        self.found |= !allocators.is_empty();
+        if !self.found && !late && !starting {
+            // A process that has just gone looks as if it had nothing.
+            process.status()?;
             return Err(no_allocator(process, &looked_at));
         }
         self.scanned |= !starting;
@@ -115,6 +127,11 @@ impl Discovery {
         mut objects: Vec<Object>,
     ) -> Vec<Allocator> {
         let positions = positions(mappings, order);
+        let first_needed = objects
+            .iter()
+            .filter(|object| object.is_needed_by(process))
+            .filter_map(|object| positions.get(&object.file))
+            .min();
         objects.retain(|object| !object.groups.is_empty());
         objects.sort_by_key(|object| {
             let position = positions.get(&object.file).copied().unwrap_or(usize::MAX);
@@ -144,7 +161,11 @@ impl Discovery {
                 let standing = Standing {
                     prefix: group.prefix,
                     executable: object.executable,
-                    needed: object.is_needed_by(process),
+                    link: match (positions.get(&object.file), first_needed) {
+                        _ if object.is_needed_by(process) => Link::Executable,
+                        (Some(position), Some(first)) if position < first => Link::Preload,
+                        _ => Link::Library,
+                    },
                     server: other_server,
                     runner_up: runner_up.as_deref(),
                     order,
@@ -198,16 +219,17 @@ impl Object {
 
 fn look_at(
     process: &Process,
-    code: &CodeFile,
+    file: &MappedFile,
+    executable: bool,
     opened: OpenObject,
     user: &mut UserMatches<'_>,
 ) -> Option<Object> {
     let OpenObject {
-        file,
+        file: opened,
         attach_path,
         identity,
     } = opened;
-    let cache = ReadCache::new(file);
+    let cache = ReadCache::new(opened);
     let object = ElfObject::parse(&cache).ok()?;
     let facts = object.facts();
     // glibc's loader has an allocator for its own start, which the C library's replaces.
@@ -218,9 +240,8 @@ fn look_at(
     {
         return None;
     }
-    let executable = holds_entry(process, &code.mapping);
     let mut scan = Scan::default();
-    let mut named = user.object(code.file.path(), executable);
+    let mut named = user.object(file.path(), executable);
     object.for_each_function(|symbol| {
         scan.see(&symbol);
         named.see(&symbol);
@@ -228,7 +249,7 @@ fn look_at(
     if !facts.symtab && (executable || named.is_wanted()) {
         let root = process.root();
         let roots = [root.as_path(), Path::new("/")];
-        if let Some(debug) = find_debug_file(&facts, Path::new(code.file.path()), &roots) {
+        if let Some(debug) = find_debug_file(&facts, Path::new(file.path()), &roots) {
             let cache = ReadCache::new(debug.file);
             if let Ok(debug) = ElfObject::parse(&cache) {
                 debug.for_each_function(|symbol| {
@@ -240,7 +261,7 @@ fn look_at(
     }
     let taken = named.resolve(&object, &facts, &attach_path, identity);
     Some(Object {
-        file: code.file.clone(),
+        file: file.clone(),
         executable,
         groups: scan.groups(&object, &facts, &taken),
         soname: facts.soname,

@@ -81,7 +81,8 @@ pub enum TargetError {
     },
     /// The kernel does not let us look at the process.
     #[error(
-        "process {pid}: {what} cannot be read: permission denied (run memtrace as root, or with CAP_SYS_PTRACE)"
+        "process {pid}: {what} cannot be read: permission denied (it takes root's capabilities, CAP_SYS_PTRACE \
+             above all, in the process's user namespace)"
     )]
     Denied {
         /// The process.

@@ -155,13 +155,15 @@ pub(super) fn search_order(process: &Process) -> Result<SearchOrder, TargetError
     })
 }
 
-/// Whether a mapping holds the executable's entry.
-pub(super) fn holds_entry(process: &Process, mapping: &Mapping) -> bool {
-    process
-        .auxv()
-        .ok()
-        .and_then(|auxv| auxv_value(&auxv, AT_ENTRY))
-        .is_some_and(|entry| mapping.contains(entry))
+/// The mapping of the executable's code.
+pub(super) fn executable_mapping<'m>(
+    process: &Process,
+    mappings: &'m [Mapping],
+) -> Result<Option<&'m Mapping>, TargetError> {
+    let entry = auxv_value(&process.auxv()?, AT_ENTRY);
+    Ok(mappings
+        .iter()
+        .find(|mapping| entry.is_some_and(|entry| mapping.contains(entry))))
 }
 
 fn debug_pointer(memory: &Memory, dynamic: u64) -> Option<u64> {

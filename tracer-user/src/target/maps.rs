@@ -12,6 +12,10 @@ use std::{
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// One mapping of a process's address space.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each letter of the kernel's own form"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// First address.
@@ -32,7 +36,8 @@ pub struct Mapping {
     pub device: (u32, u32),
     /// The file's inode number; 0 where no file is mapped.
     pub inode: u64,
-    /// Path of the file in the process's root, or a name like `[heap]`; empty for anonymous memory.
+    /// Path of the file, or a name like `[heap]`; empty for anonymous memory. The kernel tells paths as the reader
+    /// sees them; [`super::Process::mappings`] turns them into the process's own.
     pub path: OsString,
     /// Whether the file was deleted or replaced.
     pub deleted: bool,
@@ -61,7 +66,7 @@ impl Mapping {
     }
 }
 
-/// Reads the mappings of a process.
+/// Reads the mappings of a process, with paths as memtrace sees them.
 ///
 /// # Errors
 ///

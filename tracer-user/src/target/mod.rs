@@ -3,6 +3,7 @@
 //! Everything read here comes from an untrusted process: sizes are bounded and paths stay inside its root.
 
 mod catalogue;
+mod code;
 pub mod debug_file;
 pub mod discovery;
 mod error;
@@ -15,6 +16,9 @@ mod scan;
 mod stat;
 pub mod user;
 mod user_match;
+
+#[cfg(test)]
+mod on_real_objects;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,14 @@
 //! A running process, held so that its id cannot come to mean another one, and checked to be traceable.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    os::unix::fs::FileExt,
-    path::PathBuf,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
+    },
+    path::{Path, PathBuf},
 };
 
 use object::read::ReadCache;
@@ -32,6 +35,8 @@ pub struct Process {
     pidfd: OwnedFd,
     comm: String,
     exe: PathBuf,
+    /// Its root as memtrace sees it: `/` for a process in a mount namespace of its own.
+    root: PathBuf,
     exe_facts: ObjectFacts,
     namespaced_pid: u32,
 }
@@ -83,12 +88,16 @@ impl Process {
         }
         let exe = std::fs::read_link(format!("/proc/{pid}/exe"))
             .map_err(|error| TargetError::proc(pid, "the path of its executable", error))?;
+        let root = std::fs::read_link(format!("/proc/{pid}/root"))
+            .map_err(|error| TargetError::proc(pid, "the path of its root", error))?;
+        let exe = inside(&root, &without_deleted_mark(exe));
         let exe_facts = executable(pid, &comm, &exe)?;
         let process = Self {
             pid,
             pidfd,
             comm,
             exe,
+            root,
             exe_facts,
             namespaced_pid: status.namespaced_pid,
         };
@@ -120,7 +129,7 @@ impl Process {
 
     /// Path of its executable in its own root, when it was opened.
     #[must_use]
-    pub const fn exe(&self) -> &PathBuf {
+    pub fn exe(&self) -> &Path {
         &self.exe
     }
 
@@ -171,7 +180,7 @@ impl Process {
         self.still_the_same(status(self.pid))
     }
 
-    /// The mappings of its address space, by rising address.
+    /// The mappings of its address space, by rising address, with paths as the process sees them.
     ///
     /// # Errors
     ///
@@ -179,7 +188,11 @@ impl Process {
     pub fn mappings(&self) -> Result<Vec<Mapping>, TargetError> {
         let mappings = maps::read(self.pid)
             .map_err(|error| TargetError::proc(self.pid, "the list of its mappings", error));
-        self.still_the_same(mappings)
+        let mut mappings = self.still_the_same(mappings)?;
+        for mapping in &mut mappings {
+            mapping.path = inside(&self.root, Path::new(&mapping.path)).into_os_string();
+        }
+        Ok(mappings)
     }
 
     /// The auxiliary vector that the kernel gave it at its start, in pairs of a tag and a value.
@@ -227,11 +240,28 @@ impl Memory {
     }
 }
 
+/// A path as a process with this root sees it. The kernel tells paths as the reader sees them.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    match path.strip_prefix(root) {
+        Ok(below) if path.is_absolute() => Path::new("/").join(below),
+        _ => path.to_owned(),
+    }
+}
+
+/// The kernel marks the path of a deleted or replaced file at its end.
+fn without_deleted_mark(path: PathBuf) -> PathBuf {
+    path.as_os_str()
+        .as_bytes()
+        .strip_suffix(b" (deleted)")
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+        .unwrap_or(path)
+}
+
 fn word(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_ne_bytes)
 }
 
-fn executable(pid: u32, comm: &str, exe: &std::path::Path) -> Result<ObjectFacts, TargetError> {
+fn executable(pid: u32, comm: &str, exe: &Path) -> Result<ObjectFacts, TargetError> {
     let file = File::open(format!("/proc/{pid}/exe"))
         .map_err(|error| TargetError::proc(pid, "its executable", error))?;
     let cache = ReadCache::new(file);

@@ -9,8 +9,8 @@ pub(super) struct Standing<'a> {
     pub(super) prefix: Option<&'static str>,
     /// Whether the object is the executable.
     pub(super) executable: bool,
-    /// Whether the executable asks for the object by name.
-    pub(super) needed: bool,
+    /// Why the loader loaded it.
+    pub(super) link: Link,
     /// Base name of the object that serves plain `malloc`, if it is another one.
     pub(super) server: Option<&'a str>,
     /// Base name of the next object that would serve it.
@@ -19,6 +19,17 @@ pub(super) struct Standing<'a> {
     pub(super) order: &'a SearchOrder,
     /// Whether the object was found after the tracing began.
     pub(super) late: bool,
+}
+
+/// Why the loader loaded an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// It stands before everything that the executable asks for.
+    Preload,
+    /// The executable asks for it by name.
+    Executable,
+    /// A library asks for it, or the program itself did while it ran.
+    Library,
 }
 
 impl Standing<'_> {
@@ -52,12 +63,11 @@ impl Standing<'_> {
         };
         match self.order {
             SearchOrder::Known { .. } => {
-                let how = match (self.runner_up, self.needed) {
+                let how = match (self.runner_up, self.link) {
                     (None, _) => String::new(),
-                    (Some(_), true) => format!(" ({})", before("linked")),
-                    (Some(_), false) => {
-                        format!(" ({})", before("preloaded, or linked by a library,"))
-                    }
+                    (Some(_), Link::Preload) => format!(" ({})", before("preloaded")),
+                    (Some(_), Link::Executable) => format!(" ({})", before("linked")),
+                    (Some(_), Link::Library) => format!(" ({})", before("loaded for a library")),
                 };
                 format!("first in the loader's search order that exports malloc{how}")
             }

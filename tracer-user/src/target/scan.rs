@@ -11,6 +11,7 @@ use tracer_common::call::{CallFlags, CallShape};
 use super::{
     AllocatorKind, Function, Site,
     catalogue::{self, Family, Known},
+    code::{merge_aliases, merge_forwarders},
 };
 use crate::elf::{
     object_file::{ElfObject, ObjectFacts},
@@ -34,11 +35,11 @@ pub(super) struct Group {
 }
 
 /// A catalogued function that an object defines.
-struct Found {
-    name: String,
-    known: Known,
-    address: u64,
-    size_bytes: u64,
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) known: Known,
+    pub(super) address: u64,
+    pub(super) size_bytes: u64,
     exported: bool,
 }
 
@@ -47,7 +48,11 @@ struct Found {
 pub(super) struct Scan {
     found: Vec<Found>,
     markers: BTreeSet<u8>,
+    is_loader: bool,
 }
+
+/// What a dynamic loader exports. musl's, alone, is the C library at once; not everywhere has it a name in itself.
+const LOADER_MARK: &str = "_dl_debug_state";
 
 /// From the strongest evidence to the weakest: a static program can hold a C library's allocator besides
 /// another one with a prefix, whose symbols must not decide about the standard names.
@@ -63,6 +68,7 @@ const BY_STRENGTH: [AllocatorKind; 6] = [
 impl Scan {
     /// Looks at one symbol.
     pub(super) fn see(&mut self, symbol: &FunctionSymbol<'_>) {
+        self.is_loader |= symbol.exported && symbol.name == LOADER_MARK;
         if let Some(kind) = catalogue::marker(symbol.name) {
             self.markers.extend(
                 BY_STRENGTH
@@ -138,9 +144,8 @@ impl Scan {
     fn plain_kind(&self, facts: &ObjectFacts) -> AllocatorKind {
         match facts.soname.as_deref() {
             Some("libc.so.6") => return AllocatorKind::Glibc,
-            Some(soname) if soname == "libc.so" || soname.starts_with("libc.musl-") => {
-                return AllocatorKind::Musl;
-            }
+            Some(soname) if soname.starts_with("libc.musl-") => return AllocatorKind::Musl,
+            None | Some("libc.so") if self.is_loader => return AllocatorKind::Musl,
             _ => {}
         }
         self.markers
@@ -164,6 +169,10 @@ fn group<'data, R: ReadRef<'data>>(
     let mut unprobed = Vec::new();
     let mut functions = Vec::new();
     for code in merge_forwarders(object, facts, merge_aliases(found)) {
+        let mut names = code.names.into_iter();
+        let Some(name) = names.next() else {
+            continue;
+        };
         let mut shape = code.shape;
         if kind == AllocatorKind::Other && shape.is_free() {
             // An unknown implementation may be a front of another object's.
@@ -171,12 +180,12 @@ fn group<'data, R: ReadRef<'data>>(
         }
         match site_of(object, facts, code.address, code.size_bytes, shape) {
             Ok((site, shape)) => functions.push(Function {
-                name: code.name,
-                aliases: code.aliases,
+                name,
+                aliases: names.collect(),
                 shape,
                 site,
             }),
-            Err(reason) => unprobed.push(format!("{}: {reason}", code.name)),
+            Err(reason) => unprobed.push(format!("{name}: {reason}")),
         }
     }
     functions.sort_by_key(|function| Reverse(function.shape.is_free()));
@@ -189,89 +198,8 @@ fn group<'data, R: ReadRef<'data>>(
     }
 }
 
-/// The code at one address, with all its names.
-struct Code {
-    name: String,
-    aliases: Vec<String>,
-    shape: CallShape,
-    address: u64,
-    size_bytes: u64,
-}
-
-/// Puts the names of each address together, the best known one first.
-fn merge_aliases(found: Vec<Found>) -> Vec<Code> {
-    let mut by_address: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
-    for found in found {
-        by_address.entry(found.address).or_default().push(found);
-    }
-    by_address
-        .into_iter()
-        .filter_map(|(address, mut names)| {
-            names.sort_by_key(|found| {
-                let nests = found.known.shape.flags.contains(CallFlags::NESTS);
-                (
-                    found.known.family,
-                    nests,
-                    found.name.len(),
-                    found.name.clone(),
-                )
-            });
-            names.dedup_by(|later, earlier| later.name == earlier.name);
-            let size_bytes = names.iter().map(|found| found.size_bytes).max()?;
-            let mut names = names.into_iter();
-            let first = names.next()?;
-            (first.known.family != Family::Internal).then(|| Code {
-                name: first.name,
-                aliases: names.map(|found| found.name).collect(),
-                shape: first.known.shape,
-                address,
-                size_bytes,
-            })
-        })
-        .collect()
-}
-
-/// Takes functions that only jump to another one of the group, with the same arguments, for names of that one:
-/// a second probe would see the same calls again.
-fn merge_forwarders<'data, R: ReadRef<'data>>(
-    object: &ElfObject<'data, R>,
-    facts: &ObjectFacts,
-    codes: Vec<Code>,
-) -> Vec<Code> {
-    let places: BTreeMap<u64, CallShape> = codes
-        .iter()
-        .map(|code| (code.address, code.shape))
-        .collect();
-    let target = |code: &Code| {
-        let function = function_at(object, facts, code.address, code.size_bytes).ok()?;
-        let target = site::forwards_to(function)?;
-        let shape = places.get(&target)?;
-        (target != code.address && same_arguments(*shape, code.shape)).then_some(target)
-    };
-    let (forwarders, mut real): (Vec<_>, Vec<_>) = codes
-        .into_iter()
-        .map(|code| (target(&code), code))
-        .partition(|(target, _)| target.is_some());
-    for (target, code) in forwarders {
-        if let Some((_, real)) = real
-            .iter_mut()
-            .find(|(_, real)| Some(real.address) == target)
-        {
-            real.aliases.push(code.name);
-            real.aliases.extend(code.aliases);
-        } else {
-            // A chain of jumps: probed itself.
-            real.push((None, code));
-        }
-    }
-    real.into_iter().map(|(_, code)| code).collect()
-}
-
-fn same_arguments(one: CallShape, other: CallShape) -> bool {
-    one.flagged(CallFlags::NESTS) == other.flagged(CallFlags::NESTS)
-}
-
-fn function_at<'data, R: ReadRef<'data>>(
+/// The code of a function.
+pub(super) fn function_at<'data, R: ReadRef<'data>>(
     object: &ElfObject<'data, R>,
     facts: &ObjectFacts,
     address: u64,

@@ -47,7 +47,7 @@ fn glibc_free() {
 }
 
 /// Make sure that glibc's memalign is probed at the `je` behind a load, seven bytes in, and that one which tests
-/// its alignment (posix_memalign) is probed at its push.
+/// its alignment (`posix_memalign`) is probed at its push.
 #[test]
 fn glibc_memalign() {
     let load = [0x48, 0x8b, 0x05, 0, 0, 0, 0]; // mov rax, [rip]
