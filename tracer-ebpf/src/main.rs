@@ -6,6 +6,10 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(
+    unsafe_code,
+    reason = "helpers, contexts and map values are raw pointers"
+)]
+#![expect(
     internal_features,
     reason = "atomic addition has no stable form for the BPF target"
 )]

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     kernel::Kernel,
-    report::{Cost, Report, TargetInfo, sort},
+    report::{Cost, Report, TargetInfo, sort, units::float},
     target::{AllocatorKind, Process},
 };
 
@@ -200,7 +200,7 @@ async fn watch(tracer: &mut Tracer, options: &Options, observer: &dyn Observer) 
                 }
                 ready.clear_ready();
                 if changed {
-                    care.look(tracer, observer)?;
+                    tracer.look_again(observer);
                 }
             }
             _ = ticks.tick() => {
@@ -236,26 +236,13 @@ impl Care {
         }
     }
 
-    /// Looks for new objects; a process that is just exiting is no failure.
-    fn look(&self, tracer: &mut Tracer, observer: &dyn Observer) -> Result<()> {
-        match tracer.look(observer) {
-            Err(_) if !tracer.process.is_alive() => Ok(()),
-            Err(error) if super::tracer::is_no_allocator(&error) => Ok(()),
-            Err(error) => {
-                tracer.warn(observer, format!("{error:#}"));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
     fn tick(&mut self, tracer: &mut Tracer, observer: &dyn Observer) -> Result<()> {
         self.ticks += 1;
         tracer.meter.tick(&tracer.kernel)?;
         if !self.ticks.is_multiple_of(PROGRESS_EVERY) {
             return Ok(());
         }
-        self.look(tracer, observer)?;
+        tracer.look_again(observer);
         let hits = Hits::read(&tracer.kernel)?;
         let calls = hits.emulated + hits.stepped;
         let elapsed = tracer.began.elapsed();
@@ -263,7 +250,7 @@ impl Care {
         self.told = Instant::now();
         let mut progress = Progress {
             elapsed,
-            calls_per_second: (calls - self.calls_before.min(calls)) as f64 / since_told,
+            calls_per_second: float(calls.saturating_sub(self.calls_before)) / since_told,
             overhead_percent: cost(tracer, hits).overhead_percent(),
             ..Progress::default()
         };

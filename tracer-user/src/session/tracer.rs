@@ -89,6 +89,12 @@ impl Tracer {
                     format!("{function} of {} is not probed: {error}", allocator.object),
                 );
             }
+            for function in &allocator.unprobed {
+                self.warn(
+                    observer,
+                    format!("{}: not probed: {function}", allocator.object),
+                );
+            }
             if late {
                 observer.notice(&format!(
                     "attached to {} ({})",
@@ -116,6 +122,16 @@ impl Tracer {
         match self.look(observer) {
             Err(error) if is_no_allocator(&error) => Ok(()),
             result => result,
+        }
+    }
+
+    /// Looks while the recording goes on, when a failure is no reason to end it.
+    pub(super) fn look_again(&mut self, observer: &dyn Observer) {
+        match self.look(observer) {
+            Err(error) if self.process.is_alive() && !is_no_allocator(&error) => {
+                self.warn(observer, format!("{error:#}"));
+            }
+            _ => {}
         }
     }
 
@@ -197,10 +213,12 @@ impl Tracer {
             .collect())
     }
 
-    /// Keeps a sentence for the report and tells it at once.
+    /// Keeps a sentence for the report and tells it at once; the same one only once.
     pub(super) fn warn(&mut self, observer: &dyn Observer, text: String) {
-        observer.notice(&text);
-        self.warnings.push(text);
+        if !self.warnings.contains(&text) {
+            observer.notice(&text);
+            self.warnings.push(text);
+        }
     }
 }
 
