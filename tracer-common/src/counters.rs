@@ -76,6 +76,8 @@ counters! {
     Absurd = 13, Note, "absurd_size";
     /// allocations passed by because they are smaller than --min-size
     TooSmall = 14, Note, "below_min_size";
+    /// calls that a C++ exception left, whose return address was put back for the unwinder
+    LeftByException = 15, Note, "left_by_exception";
 }
 
 #[cfg(test)]

@@ -76,6 +76,13 @@ fn free_session(ctx: ProbeContext) -> u32 {
     }
 }
 
+/// The C++ runtime begins to unwind the stack for an exception.
+#[uprobe]
+fn unwind_begin(ctx: ProbeContext) -> u32 {
+    heap::exception::unwind_begin(&Call::at_entry(&ctx));
+    IGNORE_RETURN
+}
+
 /// The dynamic loader's announcement that the list of loaded objects changed.
 #[uprobe]
 fn objects_changed(_ctx: ProbeContext) -> u32 {

@@ -58,8 +58,7 @@ pub(crate) fn enter(call: &Call) -> u32 {
         count_exit(site);
         return IGNORE_RETURN;
     }
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    let Ok(return_address) = (unsafe { bpf_probe_read_user(sp as *const u64) }) else {
+    let Some(return_address) = call.return_address() else {
         count(Counter::ReturnLost);
         return IGNORE_RETURN;
     };

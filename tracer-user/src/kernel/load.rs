@@ -59,6 +59,7 @@ pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) options: LoadOptions,
     pub(super) sites: Vec<SiteOwner>,
+    on_demand: HashSet<&'static str>,
 }
 
 impl Kernel {
@@ -96,6 +97,7 @@ impl Kernel {
             ebpf,
             options,
             sites: Vec::new(),
+            on_demand: HashSet::new(),
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;
@@ -156,15 +158,32 @@ impl Kernel {
                 "objects_changed",
             ]
             .into_iter()
-            .try_for_each(|program| {
-                let probe: &mut UProbe = self.program(program)?;
-                probe.load().map_err(|source| KernelError::Program {
-                    action: "load",
-                    program,
-                    source,
-                })
-            }),
+            .try_for_each(|program| self.load_perf_event(program)),
         }
+    }
+
+    /// Loads a program that not every run needs, unless it is loaded.
+    pub(super) fn load_on_demand(&mut self, program: &'static str) -> Result<(), KernelError> {
+        if !self.on_demand.insert(program) {
+            return Ok(());
+        }
+        let loaded = match self.options.backend {
+            Backend::Session | Backend::Multi => self.load_multi(&[(program, MultiAttach::Multi)]),
+            Backend::PerfEvent => self.load_perf_event(program),
+        };
+        if loaded.is_err() {
+            self.on_demand.remove(program);
+        }
+        loaded
+    }
+
+    fn load_perf_event(&mut self, program: &'static str) -> Result<(), KernelError> {
+        let probe: &mut UProbe = self.program(program)?;
+        probe.load().map_err(|source| KernelError::Program {
+            action: "load",
+            program,
+            source,
+        })
     }
 
     /// A program of the object, as what it must be.

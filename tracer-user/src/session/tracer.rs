@@ -28,6 +28,8 @@ pub(super) struct Tracer {
     discovery: Discovery,
     allocators: Vec<Allocator>,
     loader_probed: bool,
+    /// Whether exceptions pass the return probes unharmed.
+    exceptions_pass: bool,
     pub(super) warnings: Vec<String>,
     /// When the recording began.
     pub(super) began: Instant,
@@ -66,6 +68,7 @@ impl Tracer {
             discovery: Discovery::new(options.functions.clone()),
             allocators: Vec::new(),
             loader_probed: false,
+            exceptions_pass: true,
             warnings,
             began: Instant::now(),
             cpu_before: process.stat().map(|stat| stat.cpu_time).unwrap_or_default(),
@@ -81,8 +84,13 @@ impl Tracer {
     /// When there is none at all, the process is gone, or the kernel refuses every probe of one.
     pub(super) fn look(&mut self, observer: &dyn Observer) -> Result<()> {
         let late = !self.allocators.is_empty();
-        for allocator in self.discovery.scan(&self.process)? {
+        let allocators = self.discovery.scan(&self.process)?;
+        self.probe_unwinders(observer);
+        for mut allocator in allocators {
             let number = self.allocators.len();
+            if !self.exceptions_pass {
+                self.leave_out_throwing(&mut allocator, observer);
+            }
             for (function, error) in self.kernel.attach(&allocator, number)? {
                 self.warn(
                     observer,
@@ -115,6 +123,41 @@ impl Tracer {
             }
         }
         self.learn_modules()
+    }
+
+    /// Makes C++ exceptions pass the return probes.
+    fn probe_unwinders(&mut self, observer: &dyn Observer) {
+        for unwinder in self.discovery.take_unwinders() {
+            let probed = self
+                .kernel
+                .attach_unwinder(&unwinder.attach_path, &unwinder.site);
+            if let Err(error) = probed {
+                self.exceptions_pass = false;
+                self.warn(
+                    observer,
+                    format!(
+                        "C++ exceptions of {} are not watched: {error}",
+                        unwinder.object
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Takes functions that may throw out of an allocator: an exception that meets a return probe ends the process.
+    fn leave_out_throwing(&mut self, allocator: &mut Allocator, observer: &dyn Observer) {
+        let before = allocator.functions.len();
+        allocator.functions.retain(|function| !function.may_throw());
+        let left_out = before - allocator.functions.len();
+        if left_out > 0 {
+            self.warn(
+                observer,
+                format!(
+                    "{left_out} forms of operator new of {} are not traced, so that exceptions pass them",
+                    allocator.object
+                ),
+            );
+        }
     }
 
     /// Like [`Tracer::look`], for a process whose allocator may not be mapped yet.
