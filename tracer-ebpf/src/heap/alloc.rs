@@ -93,6 +93,11 @@ pub(crate) fn exit(call: &Call) {
     if shape.is_free() {
         return;
     }
+    if !recording() {
+        // The books are closed: what the call took out of them goes back, and what it brings does not count.
+        live::put_old_back(slot);
+        return;
+    }
     let address = block_address(shape, call.result(), slot.size_bytes, slot.ptr, slot.out);
     if address != 0 {
         live::release_old(slot);

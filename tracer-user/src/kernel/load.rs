@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::CString,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -19,7 +18,7 @@ use super::{
     btf::TrampolineOffsets,
     features::Backend,
     object,
-    sys::{self, MultiAttach},
+    sys::{self, FunctionTypes, MultiAttach, MultiProgram},
 };
 
 /// Which programs run at the probes.
@@ -53,7 +52,6 @@ pub struct LoadOptions {
 
 /// The programs and maps of one run. Dropping it detaches everything.
 pub struct Kernel {
-    /// Declared first: links go before the programs and the maps.
     pub(super) links: Vec<OwnedFd>,
     pub(super) multi: HashMap<&'static str, OwnedFd>,
     pub(super) ebpf: Ebpf,
@@ -221,6 +219,7 @@ impl Kernel {
         object
             .relocate_calls(&text)
             .map_err(|error| relocate(&error))?;
+        let btf = self.object_btf()?;
         for &(name, attach) in programs {
             let program = object
                 .programs
@@ -230,16 +229,35 @@ impl Kernel {
                 .functions
                 .get(&program.function_key())
                 .ok_or(KernelError::Missing(name))?;
-            let license = CString::from(program.license.as_c_str());
-            let fd = sys::load_multi_program(name, &function.instructions, &license, attach)
-                .map_err(|source| KernelError::System {
-                    action: "load",
-                    program: name,
-                    source,
-                })?;
+            let records = function.func_info.func_info_bytes();
+            let fd = sys::load_multi_program(&MultiProgram {
+                name,
+                instructions: &function.instructions,
+                license: &program.license,
+                attach,
+                types: btf.as_ref().map(|btf| FunctionTypes {
+                    btf: btf.as_fd(),
+                    records: &records,
+                    record_bytes: u32::try_from(function.func_info_rec_size).unwrap_or(0),
+                }),
+            })
+            .map_err(|source| KernelError::System {
+                action: "load",
+                program: name,
+                source,
+            })?;
             self.multi.insert(name, fd);
         }
         Ok(())
+    }
+
+    /// The BTF that aya loaded for the object; `None` where the kernel takes none.
+    fn object_btf(&mut self) -> Result<Option<OwnedFd>, KernelError> {
+        let program: &mut RawTracePoint = self.program("task_exec")?;
+        let Ok(fd) = program.fd() else {
+            return Ok(None);
+        };
+        Ok(sys::btf_of(fd).ok())
     }
 
     /// What the kernel measured of all programs that run at probes.
@@ -270,6 +288,15 @@ impl Kernel {
     /// Room for probe sites that is left.
     pub(super) fn sites_left(&self) -> usize {
         (MAX_SITES as usize).saturating_sub(self.sites.len())
+    }
+}
+
+impl Drop for Kernel {
+    /// Removes the probes in the reverse order of their attachment: first those of allocating functions.
+    fn drop(&mut self) {
+        while let Some(link) = self.links.pop() {
+            drop(link);
+        }
     }
 }
 

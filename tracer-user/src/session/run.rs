@@ -15,8 +15,8 @@ use tokio::{
 use tracer_common::{counters::Counter, wire::EventKind};
 
 use super::{
-    Launched, Observer, Options, Progress, Target, cost::Hits, quiet::Baseline, readable::readable,
-    snapshot::Snapshot, tracer::Tracer, wait::Impatience,
+    Launched, Observer, Options, Progress, Target, cost::Hits, guard::Guard, quiet::Baseline,
+    readable::readable, snapshot::Snapshot, tracer::Tracer, wait::Impatience,
 };
 use crate::{
     kernel::Kernel,
@@ -347,10 +347,15 @@ fn finish(
         kernel,
         modules,
         warnings,
+        guard,
         ..
     } = tracer;
     // The probes go while the names are looked up: neither waits for the other, and the target runs free at once.
-    let detaching = std::thread::spawn(move || drop::<Kernel>(kernel));
+    let detaching = std::thread::spawn(move || {
+        drop::<Kernel>(kernel);
+        // Exceptions meet return probes until the last of them is gone.
+        drop::<Option<Guard>>(guard);
+    });
     observer.notice(&format!(
         "recorded {:.1} s; naming {} stacks",
         duration.as_secs_f64(),

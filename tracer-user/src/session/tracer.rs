@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Observer, Options, cost::CostMeter};
+use super::{Observer, Options, cost::CostMeter, guard::Guard};
 use crate::{
     kernel::{
         Kernel, LoadOptions,
@@ -16,7 +16,7 @@ use crate::{
     },
     report::{AllocatorInfo, Calls},
     symbolize::{CodeMapping, Modules},
-    target::{Allocator, Discovery, Process, TargetError, loader, maps},
+    target::{Allocator, Discovery, Process, TargetError, Unwinder, loader, maps},
 };
 
 /// A process and everything that traces it.
@@ -30,6 +30,7 @@ pub(super) struct Tracer {
     loader_probed: bool,
     /// Whether exceptions pass the return probes unharmed.
     exceptions_pass: bool,
+    pub(super) guard: Option<Guard>,
     pub(super) warnings: Vec<String>,
     /// When the recording began.
     pub(super) began: Instant,
@@ -69,6 +70,7 @@ impl Tracer {
             allocators: Vec::new(),
             loader_probed: false,
             exceptions_pass: true,
+            guard: None,
             warnings,
             began: Instant::now(),
             cpu_before: process.stat().map(|stat| stat.cpu_time).unwrap_or_default(),
@@ -92,9 +94,17 @@ impl Tracer {
                 self.leave_out_throwing(&mut allocator, observer);
             }
             for (function, error) in self.kernel.attach(&allocator, number)? {
+                // The kernel allows one reference counter offset per instruction, and bcc leaves its own undefined.
+                let hint = match error.raw_os_error() {
+                    Some(libc::EINVAL) => {
+                        " (another tracer, such as one of bcc's, holds a probe there: end it and try again)"
+                    }
+                    _ => "",
+                };
+                let object = &allocator.object;
                 self.warn(
                     observer,
-                    format!("{function} of {} is not probed: {error}", allocator.object),
+                    format!("{function} of {object} is not probed: {error}{hint}"),
                 );
             }
             for function in &allocator.unprobed {
@@ -128,10 +138,7 @@ impl Tracer {
     /// Makes C++ exceptions pass the return probes.
     fn probe_unwinders(&mut self, observer: &dyn Observer) {
         for unwinder in self.discovery.take_unwinders() {
-            let probed = self
-                .kernel
-                .attach_unwinder(&unwinder.attach_path, &unwinder.site);
-            if let Err(error) = probed {
+            if let Err(error) = self.probe_unwinder(&unwinder) {
                 self.exceptions_pass = false;
                 self.warn(
                     observer,
@@ -142,6 +149,18 @@ impl Tracer {
                 );
             }
         }
+    }
+
+    fn probe_unwinder(&mut self, unwinder: &Unwinder) -> Result<()> {
+        if self.guard.is_none() {
+            let returns = self.kernel.take_returns()?;
+            let guard = Guard::start(&self.process, returns)
+                .context("cannot open the process's memory for writing")?;
+            self.guard = Some(guard);
+        }
+        self.kernel
+            .attach_unwinder(&unwinder.attach_path, &unwinder.site)?;
+        Ok(())
     }
 
     /// Takes functions that may throw out of an allocator: an exception that meets a return probe ends the process.
