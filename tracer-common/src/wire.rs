@@ -138,6 +138,8 @@ pub struct ReturnSlot {
     pub address: u64,
     /// The return address.
     pub value: u64,
+    /// `CLOCK_MONOTONIC` when the thread began to wait.
+    pub asked_ns: u64,
 }
 
 /// A value that arrived from the kernel is not what this version of the types says.
@@ -181,11 +183,15 @@ impl ReturnSlot {
             expected_bytes: size_of::<Self>(),
             actual_bytes: bytes.len(),
         };
-        let (address, value) = bytes.split_first_chunk::<8>().ok_or(error)?;
-        Ok(Self {
-            address: u64::from_ne_bytes(*address),
-            value: u64::from_ne_bytes(value.try_into().map_err(|_| error)?),
-        })
+        let (words, rest) = bytes.as_chunks::<8>();
+        match words {
+            [address, value, asked_ns] if rest.is_empty() => Ok(Self {
+                address: u64::from_ne_bytes(*address),
+                value: u64::from_ne_bytes(*value),
+                asked_ns: u64::from_ne_bytes(*asked_ns),
+            }),
+            _ => Err(error),
+        }
     }
 }
 
@@ -201,5 +207,5 @@ const _: () = {
     assert!(size_of::<SiteCalls>() == 16);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Event>() == 16);
-    assert!(size_of::<ReturnSlot>() == 16);
+    assert!(size_of::<ReturnSlot>() == 24);
 };

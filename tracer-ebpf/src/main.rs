@@ -6,12 +6,24 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(
+    internal_features,
+    reason = "atomic addition has no stable form for the BPF target"
+)]
+#![expect(
     unsafe_code,
     reason = "helpers, contexts and map values are raw pointers"
 )]
 #![expect(
-    internal_features,
-    reason = "atomic addition has no stable form for the BPF target"
+    clippy::inline_always,
+    reason = "a call costs what these programs cannot spare, and the stack of each call chain is bounded"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel packs two 32-bit numbers into one, and counts are far below 2^32"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry points have the signatures that aya calls"
 )]
 
 mod config;
@@ -48,7 +60,7 @@ fn alloc_exit(ctx: RetProbeContext) -> u32 {
 // aya's `uprobe` attribute drops the result, which tells the kernel whether the return matters.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
-fn alloc_session(ctx: *mut c_void) -> u32 {
+extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
     let call = Call::at_entry(&ProbeContext::new(ctx));
     if call.is_return() {
         heap::alloc::exit(&call);
@@ -67,7 +79,7 @@ fn free_enter(ctx: ProbeContext) -> u32 {
 /// Entry and return of a function that releases and may call another one on its way.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
-fn free_session(ctx: *mut c_void) -> u32 {
+extern "C" fn free_session(ctx: *mut c_void) -> u32 {
     let call = Call::at_entry(&ProbeContext::new(ctx));
     if call.is_return() {
         heap::alloc::exit(&call);
@@ -81,7 +93,7 @@ fn free_session(ctx: *mut c_void) -> u32 {
 }
 
 /// The C++ runtime begins to unwind the stack for an exception.
-#[uprobe]
+#[uprobe(sleepable)]
 fn unwind_begin(ctx: ProbeContext) -> u32 {
     heap::exception::unwind_begin(&Call::at_entry(&ctx));
     0
@@ -109,7 +121,7 @@ fn empty_exit(_ctx: RetProbeContext) -> u32 {
 /// Nothing at an entry and its return.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
-fn empty_session(_ctx: *mut c_void) -> u32 {
+extern "C" fn empty_session(_ctx: *mut c_void) -> u32 {
     WATCH_RETURN
 }
 

@@ -8,23 +8,17 @@
 //! collector does it, while the thread waits here.
 
 use aya_ebpf::{
+    bindings::BPF_RB_FORCE_WAKEUP,
     cty::c_void,
-    helpers::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_user},
+    helpers::{bpf_copy_from_user_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_loop},
 };
 use tracer_common::{counters::Counter, limits::RETURN_WAIT_NS, wire::ReturnSlot};
 
 use super::{call::Call, live, pending::holds_trampoline};
 use crate::{maps::RETURNS, stats::count, thread};
 
-/// Looks at the clock and at the stack; each takes some 50 ns, so the time runs out first.
-const MOST_LOOKS: u32 = 1 << 20;
-
-/// What a wait looks at.
-#[repr(C)]
-struct Wait {
-    slot: ReturnSlot,
-    deadline_ns: u64,
-}
+/// Looks at the clock and at the stack, some 300 ns each: as many as the kernel lets a program loop.
+const MOST_LOOKS: u32 = 1 << 23;
 
 /// The unwinder begins: gives up the pending call, if there is one below which it runs.
 #[inline(always)]
@@ -35,19 +29,20 @@ pub(crate) fn unwind_begin(call: &Call) {
     if slot.sp == 0 || call.sp() > slot.sp || !holds_trampoline(slot) {
         return;
     }
-    let mut wait = Wait {
-        slot: ReturnSlot {
-            address: slot.sp,
-            value: slot.return_address,
-        },
+    let mut asked = ReturnSlot {
+        address: slot.sp,
+        value: slot.return_address,
         // SAFETY: the helper takes no arguments.
-        deadline_ns: unsafe { bpf_ktime_get_ns() } + RETURN_WAIT_NS,
+        asked_ns: unsafe { bpf_ktime_get_ns() },
     };
-    if RETURNS.output(wait.slot, 0).is_ok() {
-        // SAFETY: the callback is a function of this object, and `wait` lives until the helper returns.
-        unsafe { bpf_loop(MOST_LOOKS, look as *mut c_void, (&raw mut wait).cast(), 0) };
+    if RETURNS
+        .output(asked, u64::from(BPF_RB_FORCE_WAKEUP))
+        .is_ok()
+    {
+        // SAFETY: the callback is a function of this object, and `asked` lives until the helper returns.
+        unsafe { bpf_loop(MOST_LOOKS, look as *mut c_void, (&raw mut asked).cast(), 0) };
     }
-    if is_back(&wait.slot) {
+    if is_back(&asked) {
         count(Counter::LeftByException);
     } else {
         count(Counter::ExceptionNotHelped);
@@ -57,17 +52,29 @@ pub(crate) fn unwind_begin(call: &Call) {
 }
 
 /// One look of a wait; 1 ends it. The kernel takes only a private function for this.
-extern "C" fn look(_index: u64, wait: *mut Wait) -> u64 {
+///
+/// A look must let others run, or the collector might wait for this very CPU. Reading by way of the task does.
+extern "C" fn look(_index: u64, asked: *mut ReturnSlot) -> u64 {
     // SAFETY: the pointer that was handed to the helper.
-    let wait = unsafe { &*wait };
+    let asked = unsafe { &*asked };
     // SAFETY: the helper takes no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    u64::from(is_back(&wait.slot) || now > wait.deadline_ns)
+    u64::from(is_back(asked) || now - asked.asked_ns > RETURN_WAIT_NS)
 }
 
 #[inline(always)]
-fn is_back(slot: &ReturnSlot) -> bool {
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    let there = unsafe { bpf_probe_read_user(slot.address as *const u64) };
-    there == Ok(slot.value)
+fn is_back(asked: &ReturnSlot) -> bool {
+    let mut there = 0_u64;
+    // SAFETY: `there` is as large as said, and the task is the current one, which stays; the helper checks the
+    // address and fails on one that cannot be read.
+    let read = unsafe {
+        bpf_copy_from_user_task(
+            (&raw mut there).cast(),
+            size_of::<u64>() as u32,
+            asked.address as *const c_void,
+            bpf_get_current_task_btf(),
+            0,
+        )
+    };
+    read == 0 && there == asked.value
 }

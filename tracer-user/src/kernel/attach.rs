@@ -157,10 +157,12 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// What the kernel said: it may forbid programs that write to the target's memory.
+    /// What the kernel said, of the program or of the probe.
     pub fn attach_unwinder(&mut self, path: &Path, site: &Site) -> Result<(), KernelError> {
         const PROGRAM: &str = "unwind_begin";
-        self.load_on_demand(PROGRAM)?;
+        if let Some(refused) = self.unwind_refused.take() {
+            return Err(refused);
+        }
         let points = Points {
             path,
             offsets: vec![site.file_offset],

@@ -68,6 +68,7 @@ pub(super) fn nothing_program(attach: MultiAttach) -> io::Result<OwnedFd> {
         instructions: &[insn(0xb7), insn(0x95)],
         license: c"Dual MIT/GPL",
         attach,
+        sleepable: false,
         types: None,
     })
 }

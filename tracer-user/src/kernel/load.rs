@@ -10,6 +10,7 @@ use aya::{
     maps::Map,
     programs::{RawTracePoint, UProbe},
 };
+use aya_obj::ProgramSection;
 use tracer_common::limits::MAX_SITES;
 
 use super::{
@@ -57,7 +58,8 @@ pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) options: LoadOptions,
     pub(super) sites: Vec<SiteOwner>,
-    on_demand: HashSet<&'static str>,
+    /// Why exceptions cannot be helped, if they cannot.
+    pub(super) unwind_refused: Option<KernelError>,
 }
 
 impl Kernel {
@@ -95,10 +97,11 @@ impl Kernel {
             ebpf,
             options,
             sites: Vec::new(),
-            on_demand: HashSet::new(),
+            unwind_refused: None,
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;
+        kernel.unwind_refused = kernel.load_unwind_begin().err();
         Ok(kernel)
     }
 
@@ -160,19 +163,13 @@ impl Kernel {
         }
     }
 
-    /// Loads a program that not every run needs, unless it is loaded.
-    pub(super) fn load_on_demand(&mut self, program: &'static str) -> Result<(), KernelError> {
-        if !self.on_demand.insert(program) {
-            return Ok(());
+    /// Loads the program for exceptions, which a kernel before Linux 5.17 refuses.
+    fn load_unwind_begin(&mut self) -> Result<(), KernelError> {
+        const PROGRAM: &str = "unwind_begin";
+        match self.options.backend {
+            Backend::Session | Backend::Multi => self.load_multi(&[(PROGRAM, MultiAttach::Multi)]),
+            Backend::PerfEvent => self.load_perf_event(PROGRAM),
         }
-        let loaded = match self.options.backend {
-            Backend::Session | Backend::Multi => self.load_multi(&[(program, MultiAttach::Multi)]),
-            Backend::PerfEvent => self.load_perf_event(program),
-        };
-        if loaded.is_err() {
-            self.on_demand.remove(program);
-        }
-        loaded
     }
 
     fn load_perf_event(&mut self, program: &'static str) -> Result<(), KernelError> {
@@ -235,6 +232,7 @@ impl Kernel {
                 instructions: &function.instructions,
                 license: &program.license,
                 attach,
+                sleepable: matches!(program.section, ProgramSection::UProbe { sleepable: true }),
                 types: btf.as_ref().map(|btf| FunctionTypes {
                     btf: btf.as_fd(),
                     records: &records,

@@ -19,6 +19,7 @@ const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
 const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
 
 /// How a program is attached to many points by one link.
@@ -104,6 +105,8 @@ pub(super) struct MultiProgram<'a> {
     pub(super) license: &'a CStr,
     /// How it will be attached.
     pub(super) attach: MultiAttach,
+    /// Whether it may sleep.
+    pub(super) sleepable: bool,
     /// The types of its functions, which programs with callbacks must have.
     pub(super) types: Option<FunctionTypes<'a>>,
 }
@@ -129,6 +132,7 @@ pub(super) fn load_multi_program(program: &MultiProgram<'_>) -> io::Result<Owned
         instructions,
         license,
         attach,
+        sleepable,
         types,
     } = program;
     let mut prog_name = [0; 16];
@@ -141,6 +145,7 @@ pub(super) fn load_multi_program(program: &MultiProgram<'_>) -> io::Result<Owned
         insns: address(instructions.as_ptr()),
         license: address(license.as_ptr()),
         prog_name,
+        prog_flags: if *sleepable { BPF_F_SLEEPABLE } else { 0 },
         expected_attach_type: *attach as u32,
         ..ProgLoad::default()
     };

@@ -13,8 +13,14 @@ use std::{
     thread::JoinHandle,
 };
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    process::setpriority_process,
+    thread::gettid,
+};
+use tracer_common::limits::RETURN_ANSWER_NS;
 
+use super::clock::monotonic_ns;
 use crate::{kernel::Returns, target::Process};
 
 /// The thread that puts return addresses back; dropping it ends the thread.
@@ -46,7 +52,12 @@ impl Guard {
     }
 }
 
+/// The most urgent of the ordinary priorities: a thread of the target waits for the answer.
+const URGENT: i32 = -20;
+
 fn answer(stop: &OwnedFd, mut returns: Returns, memory: &File) {
+    // Without the right to it, the answer comes a little later.
+    let _refused = setpriority_process(Some(gettid()), URGENT);
     let Ok(waiting) = returns.as_fd().try_clone_to_owned() else {
         return;
     };
@@ -61,8 +72,10 @@ fn answer(stop: &OwnedFd, mut returns: Returns, memory: &File) {
             _ => return,
         }
         while let Some(slot) = returns.next_return() {
-            // A thread that is gone, or that has given up waiting, needs no answer.
-            let _gone = memory.write_all_at(&slot.value.to_ne_bytes(), slot.address);
+            if monotonic_ns().saturating_sub(slot.asked_ns) < RETURN_ANSWER_NS {
+                // A thread that is gone needs no answer.
+                let _gone = memory.write_all_at(&slot.value.to_ne_bytes(), slot.address);
+            }
         }
     }
 }
