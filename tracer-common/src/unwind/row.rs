@@ -145,6 +145,12 @@ impl Row {
         self.0 as u16
     }
 
+    /// Whether both rows have the same rule, wherever they start.
+    #[must_use]
+    pub const fn same_rule(self, other: Self) -> bool {
+        (self.0 ^ other.0) >> 16 == 0
+    }
+
     /// The rule; one of a kind that is not known counts as unsupported.
     #[inline(always)]
     #[must_use]
