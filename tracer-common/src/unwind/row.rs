@@ -90,9 +90,14 @@ const SIGNAL: u8 = 3;
 const PLT: u8 = 4;
 /// A register plus an offset: the register's number is in the low four bits.
 const REGISTER: u8 = 0x10;
+/// `rsp` plus an offset too large for 16 bits: its next four bits are in the low four, without a sign.
+const WIDE_RSP: u8 = 0x20;
 /// A dereferenced word: the constant to add, in units of 8 bytes, is in the low five bits.
 const DEREF_RSP: u8 = 0x40;
 const DEREF_RBP: u8 = 0x60;
+
+/// The largest offset that 16 bits hold.
+const WIDEST_SIGNED: i64 = i16::MAX as i64 * 8;
 
 const FP_UNCHANGED: u8 = 0;
 const FP_AT_CFA: u8 = 1;
@@ -109,6 +114,13 @@ impl Row {
             Cfa::End => (END, 0),
             Cfa::Signal => (SIGNAL, 0),
             Cfa::Plt { threshold } if threshold < 16 => (PLT, threshold as i64 * 8),
+            Cfa::Register { number, offset }
+                if number == RSP && offset > WIDEST_SIGNED && offset < 1 << 23 =>
+            {
+                // The low 16 bits, as the sign that they are not.
+                let low = (offset >> 3) as i16 as i64 * 8;
+                (WIDE_RSP | (offset >> 19) as u8, low + (offset & 7))
+            }
             Cfa::Register { number, offset } if number < 16 => (REGISTER | number, offset),
             Cfa::Deref {
                 from_rbp,
@@ -171,6 +183,10 @@ impl Row {
                 number: kind & 15,
                 offset,
             },
+            WIDE_RSP => Cfa::Register {
+                number: RSP,
+                offset: ((kind as i64 & 15) << 19) | (offset & 0x7_ffff),
+            },
             0x40..=0x70 => Cfa::Deref {
                 from_rbp: kind & 0x20 != 0,
                 offset,
@@ -228,6 +244,9 @@ mod tests {
             register(10, 0),
             register(15, -262_144),
             register(0, 262_136),
+            register(RSP, 262_144),
+            register(RSP, 1_048_720),
+            register(RSP, (1 << 23) - 8),
             deref(true, -40, 0),
             deref(false, 152, 8),
             deref(false, -8, 248),
@@ -256,7 +275,9 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let refused = [
             register(RSP, 4),
-            register(RSP, 262_144),
+            register(RSP, 1 << 23),
+            register(RSP, 1_048_721),
+            register(RBP, 262_144),
             register(RSP, -262_152),
             register(16, 0),
             Rule::only(Cfa::Plt { threshold: 16 }),
@@ -278,7 +299,7 @@ mod tests {
     /// Make sure that a kind from another version is not taken for a rule.
     #[test]
     fn unknown_kinds_are_unsupported() {
-        for kind in [5_u64, 15, 0x20, 0x30, 0x80, 0xff] {
+        for kind in [5_u64, 15, 0x30, 0x80, 0xff] {
             assert_eq!(Row(kind << 16).rule().cfa, Cfa::Unsupported);
         }
     }
