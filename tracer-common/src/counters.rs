@@ -76,6 +76,10 @@ counters! {
     Absurd = 13, Note, "absurd_size";
     /// allocations passed by because they are smaller than --min-size
     TooSmall = 14, Note, "below_min_size";
+    /// calls that a C++ exception left, whose return address was put back for the unwinder
+    LeftByException = 15, Note, "left_by_exception";
+    /// calls that a C++ exception left before its return address could be put back
+    ExceptionNotHelped = 16, Loss, "exception_not_helped";
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ impl StackHasher {
 
     /// Adds a frame: a rotation, so that order counts, and a multiplication by an odd constant (2^64 divided by
     /// the golden ratio), so that every bit reaches the upper half.
+    #[expect(clippy::inline_always, reason = "BPF programs have no calls to spare")]
     #[inline(always)]
     #[must_use]
     pub const fn frame(self, address: u64) -> Self {
@@ -23,6 +24,7 @@ impl StackHasher {
 
     /// The id of the frames added so far. It differs by the reason why the walk ended, and is never
     /// [`STACK_NOT_STORED`].
+    #[expect(clippy::inline_always, reason = "BPF programs have no calls to spare")]
     #[inline(always)]
     #[must_use]
     pub const fn finish(self, stop: StopReason) -> u64 {

@@ -130,6 +130,16 @@ pub enum EventKind {
     ObjectsChanged = 2,
 }
 
+/// A return address to put back, sent through the `RETURNS` ring buffer while the thread waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReturnSlot {
+    /// Where the return address belongs in the target's memory.
+    pub address: u64,
+    /// The return address.
+    pub value: u64,
+}
+
 /// A value that arrived from the kernel is not what this version of the types says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireError {
@@ -160,6 +170,25 @@ impl Event {
     }
 }
 
+impl ReturnSlot {
+    /// Decodes an item of the ring buffer.
+    ///
+    /// # Errors
+    ///
+    /// When `bytes` is not exactly one item.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let error = WireError {
+            expected_bytes: size_of::<Self>(),
+            actual_bytes: bytes.len(),
+        };
+        let (address, value) = bytes.split_first_chunk::<8>().ok_or(error)?;
+        Ok(Self {
+            address: u64::from_ne_bytes(*address),
+            value: u64::from_ne_bytes(value.try_into().map_err(|_| error)?),
+        })
+    }
+}
+
 /// Stack id of allocations whose stack found no room in `STACKS`.
 pub const STACK_NOT_STORED: u64 = 0;
 
@@ -172,4 +201,5 @@ const _: () = {
     assert!(size_of::<SiteCalls>() == 16);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Event>() == 16);
+    assert!(size_of::<ReturnSlot>() == 16);
 };

@@ -58,8 +58,7 @@ pub(crate) fn enter(call: &Call) -> u32 {
         count_exit(site);
         return IGNORE_RETURN;
     }
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    let Ok(return_address) = (unsafe { bpf_probe_read_user(sp as *const u64) }) else {
+    let Some(return_address) = call.return_address() else {
         count(Counter::ReturnLost);
         return IGNORE_RETURN;
     };
@@ -92,6 +91,11 @@ pub(crate) fn exit(call: &Call) {
     let (shape, site) = Call::shape(slot.cookie);
     count_exit(site);
     if shape.is_free() {
+        return;
+    }
+    if !recording() {
+        // The books are closed: what the call took out of them goes back, and what it brings does not count.
+        live::put_old_back(slot);
         return;
     }
     let address = block_address(shape, call.result(), slot.size_bytes, slot.ptr, slot.out);

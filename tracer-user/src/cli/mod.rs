@@ -54,7 +54,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let result = match args.command {
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
-        None => trace::run(args.trace),
+        None => trace::run(&args.trace),
     };
     match result {
         Ok(code) => code,

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_mins(90)));
         for text in ["", "-1", "nan", "10 parsecs"] {
             assert!(duration(text).is_err(), "{text:?}");
         }

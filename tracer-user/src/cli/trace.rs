@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// Runs a trace and returns the exit code.
-pub(super) fn run(args: TraceArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
     let top = args.top;
-    let options = options(&args).map_err(Refused)?;
+    let options = options(args).map_err(Refused)?;
     check_privileges().map_err(Refused)?;
     let outputs = Outputs::open(
         args.output.as_deref(),

@@ -1,8 +1,4 @@
 //! What a trap costs on this machine: measured on functions of memtrace itself, with a program that does nothing.
-#![expect(
-    unsafe_code,
-    reason = "functions whose first instruction is known exactly"
-)]
 
 use std::{
     io,

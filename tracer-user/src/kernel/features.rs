@@ -8,7 +8,7 @@ use std::{
 
 use aya_obj::generated::bpf_insn;
 
-use super::sys::{MultiAttach, MultiLink, link_multi, load_multi_program};
+use super::sys::{MultiAttach, MultiLink, MultiProgram, link_multi, load_multi_program};
 
 /// How probes are attached, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,13 @@ pub(super) fn nothing_program(attach: MultiAttach) -> io::Result<OwnedFd> {
         imm: 0,
     };
     // r0 = 0; exit
-    load_multi_program(
-        "nothing",
-        &[insn(0xb7), insn(0x95)],
-        c"Dual MIT/GPL",
+    load_multi_program(&MultiProgram {
+        name: "nothing",
+        instructions: &[insn(0xb7), insn(0x95)],
+        license: c"Dual MIT/GPL",
         attach,
-    )
+        types: None,
+    })
 }
 
 /// Attaches such a program to memtrace itself.

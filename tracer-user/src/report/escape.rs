@@ -30,6 +30,7 @@ fn is_hostile(character: char) -> bool {
 }
 
 /// The name escaped, and cut in the middle if it is longer than `limit` characters.
+#[must_use]
 pub fn shorten(name: &str, limit: usize) -> String {
     let escaped = Escaped(name).to_string();
     let length = escaped.chars().count();
@@ -46,6 +47,7 @@ pub fn shorten(name: &str, limit: usize) -> String {
 }
 
 /// A path's last component.
+#[must_use]
 pub fn basename(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit('/').next() {
         Some(name) if !name.is_empty() => name,
@@ -54,6 +56,7 @@ pub fn basename(path: &str) -> &str {
 }
 
 /// As many of a path's last components as fit into `limit` characters, at least one.
+#[must_use]
 pub fn path_tail(path: &str, limit: usize) -> &str {
     path.match_indices('/')
         .map(|(at, _)| &path[at + 1..])

@@ -47,6 +47,7 @@ impl fmt::Display for Count {
 }
 
 /// A number of things, with the right ending: `1 block`, `2 blocks`.
+#[must_use]
 pub fn plural(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{} {noun}{ending}", Count(count))
@@ -74,6 +75,7 @@ impl fmt::Display for Span {
 }
 
 /// `part` of `whole` in percent; 0 of nothing is 0.
+#[must_use]
 pub fn percent(part: f64, whole: f64) -> f64 {
     if whole > 0.0 {
         part / whole * 100.0
@@ -87,6 +89,7 @@ pub fn percent(part: f64, whole: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "shares and rates are printed with few digits"
 )]
+#[must_use]
 pub fn float(count: u64) -> f64 {
     count as f64
 }
@@ -97,6 +100,7 @@ pub fn float(count: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "`as` saturates, and rates are not negative"
 )]
+#[must_use]
 pub fn per(count: u64, unit: f64) -> u64 {
     if unit > 0.0 {
         (float(count) / unit).round() as u64

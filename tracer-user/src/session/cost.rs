@@ -119,7 +119,7 @@ impl CostMeter {
     /// Time in the programs for these hits.
     #[must_use]
     pub(super) fn programs(&self, hits: Hits) -> Duration {
-        match (hits.all() as u128 * u128::from(self.measured.run_ns))
+        match (u128::from(hits.all()) * u128::from(self.measured.run_ns))
             .checked_div(u128::from(self.measured.runs))
         {
             Some(ns) => Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)),

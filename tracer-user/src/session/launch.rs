@@ -103,7 +103,7 @@ impl Launched {
                 break;
             }
             let maps_code = regs.orig_rax == libc::SYS_mmap.cast_unsigned()
-                && regs.rdx & libc::PROT_EXEC.cast_unsigned() as u64 != 0;
+                && regs.rdx & u64::from(libc::PROT_EXEC.cast_unsigned()) != 0;
             // At the entry the kernel shows -ENOSYS as the result.
             let at_exit = regs.rax.cast_signed() != -i64::from(libc::ENOSYS);
             if maps_code && at_exit {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use object::ReadRef;
-use tracer_common::call::{CallFlags, CallShape};
+use tracer_common::call::CallShape;
 
 use super::{
     catalogue::{Family, lookup},
