@@ -1,4 +1,9 @@
 //! A row of an unwind table: from which byte of a page on, how a frame's caller is found.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "fields are cut out of a word, and numbers are checked before they are put into one"
+)]
 
 /// DWARF's number of `rbp`.
 pub const RBP: u8 = 6;
@@ -119,14 +124,14 @@ impl Row {
             {
                 // The low 16 bits, as the sign that they are not.
                 let low = (offset >> 3) as i16 as i64 * 8;
-                (WIDE_RSP | (offset >> 19) as u8, low + (offset & 7))
+                (WIDE_RSP | (offset >> 19) as u8, low + offset % 8)
             }
             Cfa::Register { number, offset } if number < 16 => (REGISTER | number, offset),
             Cfa::Deref {
                 from_rbp,
                 offset,
                 add,
-            } if add < 32 * 8 && add & 7 == 0 => {
+            } if add < 32 * 8 && add % 8 == 0 => {
                 let kind = if from_rbp { DEREF_RBP } else { DEREF_RSP };
                 (kind | (add >> 3) as u8, offset)
             }
@@ -208,7 +213,7 @@ impl Row {
 /// An offset in units of 8 bytes, as the 16 bits that a row has for it.
 const fn words(bytes: i64) -> Option<u16> {
     let words = bytes >> 3;
-    if bytes & 7 == 0 && words >= i16::MIN as i64 && words <= i16::MAX as i64 {
+    if bytes % 8 == 0 && words >= i16::MIN as i64 && words <= i16::MAX as i64 {
         Some(words as u16)
     } else {
         None

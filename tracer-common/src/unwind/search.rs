@@ -1,4 +1,8 @@
 //! Where an address's row is: its page's entry in the index, then a binary search in one chunk.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of a word"
+)]
 
 use super::row::Row;
 
@@ -108,6 +112,7 @@ pub const fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> 
 }
 
 #[cfg(test)]
+#[expect(clippy::large_stack_arrays, reason = "a chunk has a test's stack")]
 mod tests {
     use super::{
         super::row::{Cfa, RSP, Rule},

@@ -45,10 +45,6 @@ impl PageWriter {
 
     /// From `address` on, `rule` holds. The next address is this one or a higher one; the last rule for an address
     /// counts.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a distance in a page takes 14 bits"
-    )]
     pub(super) fn push(&mut self, address: u64, rule: Rule) {
         let distance = address.saturating_sub(self.base);
         let page = usize::try_from(distance / PAGE_BYTES).unwrap_or(usize::MAX);

@@ -21,7 +21,7 @@ pub(super) fn rule<'data, S: UnwindSection<Bytes<'data>>>(
     section: &S,
     row: &UnwindTableRow<usize>,
 ) -> Option<Rule> {
-    let address = |register| place(section, row.register(register));
+    let address = |register| place(section, row.register(register).as_ref());
     let cfa = match row.cfa() {
         CfaRule::RegisterAndOffset { register, offset } => Cfa::Register {
             number: u8::try_from(register.0).ok()?,
@@ -71,14 +71,14 @@ enum Place {
 
 fn place<'data, S: UnwindSection<Bytes<'data>>>(
     section: &S,
-    rule: Option<RegisterRule<usize>>,
+    rule: Option<&RegisterRule<usize>>,
 ) -> Option<Place> {
     match rule {
         None | Some(RegisterRule::SameValue) => Some(Place::Kept),
         Some(RegisterRule::Undefined) => Some(Place::Lost),
-        Some(RegisterRule::Offset(offset)) => Some(Place::AtCfa(offset)),
+        Some(RegisterRule::Offset(offset)) => Some(Place::AtCfa(*offset)),
         Some(RegisterRule::Expression(expression)) => {
-            match operations(section, &expression)?.as_slice() {
+            match operations(section, expression)?.as_slice() {
                 [
                     Operation::RegisterOffset {
                         register, offset, ..

@@ -119,19 +119,21 @@ fn table(bytes: &[u8]) -> Table {
 #[test]
 fn overlapping_descriptions() {
     // DW_CFA_def_cfa_offset.
-    let fdes: [(u64, u64, &[u8]); 4] = [
+    let fdes: [(u64, u64, &[u8]); 5] = [
+        (BASE + 0x7ff0, 0x8000, &[0x0e, 48]),
         (BASE + 0x100, 0x100, &[0x0e, 16]),
         (BASE, 0x1000, &[0x0e, 24]),
         (BASE + 0x100, 0x800, &[0x0e, 32]),
         (BASE + 0x7ff8, u64::MAX, &[0x0e, 40]),
     ];
     let table = table(&section(&fdes));
-    assert_eq!(table.stats.fdes, 3);
+    // One has an end before its start.
+    assert_eq!((table.stats.fdes, table.stats.ignored), (3, 1));
     assert_eq!(at(&table, BASE + 0xff), rsp(24));
     assert_eq!(at(&table, BASE + 0x100), rsp(16));
     assert_eq!(at(&table, BASE + 0x1ff), rsp(16));
     assert_eq!(at(&table, BASE + 0x200), Rule::NO_INFO);
-    assert_eq!(at(&table, BASE + 0x7fff), Rule::NO_INFO);
+    assert_eq!(at(&table, BASE + 0x7fff), rsp(48));
 }
 
 /// Make sure that what follows an instruction that makes no sense is unsupported up to the description's end, and the

@@ -87,7 +87,7 @@ int main(void) {
 "#;
 
 /// Becomes traced by its parent, then becomes the program.
-const LAUNCHER: &str = r#"
+const LAUNCHER: &str = r"
 #include <sys/ptrace.h>
 #include <unistd.h>
 int main(int count, char **words) {
@@ -95,7 +95,7 @@ int main(int count, char **words) {
     execv(words[1], words + 1);
     return 1;
 }
-"#;
+";
 
 /// A folder of its own, removed at the end.
 struct Folder(PathBuf);
@@ -129,19 +129,20 @@ impl Drop for Folder {
     }
 }
 
-/// Make sure that at every instruction of a program, however it was compiled, the walk gives the calls that are open,
-/// and that it ends early only in code that has no unwind information.
+/// Make sure that at every instruction of a program, however it was compiled, each frame of the walk is a call that is
+/// open, and that hardly a walk ends early: in start-up code that has no unwind information, and between the two
+/// instructions by which a realigned frame of gcc's is left, where the place that it names for `rbp` is wrong.
 #[test]
 fn walks_equal_the_open_calls() {
     let folder = Folder::new("walks");
     let launcher = folder.compile("cc", "launcher", LAUNCHER, &[]);
     let builds: [(&str, &[&str]); 6] = [
-        ("cc", &["-O0"]),
+        ("cc", &["-O0", "-Wl,-z,now"]),
         ("cc", &["-O2", "-Wl,-z,lazy"]),
-        ("cc", &["-O3", "-fomit-frame-pointer", "-march=x86-64-v2"]),
+        ("cc", &["-O3", "-fomit-frame-pointer", "-Wl,-z,now"]),
         ("cc", &["-O2", "-fno-omit-frame-pointer", "-Wl,-z,now"]),
-        ("cc", &["-O2", "-fcf-protection", "-Wl,-z,lazy", "-no-pie"]),
-        ("clang", &["-O2"]),
+        ("cc", &["-O2", "-fcf-protection", "-no-pie", "-Wl,-z,lazy"]),
+        ("clang", &["-O2", "-Wl,-z,now"]),
     ];
     for (index, (compiler, flags)) in builds.into_iter().enumerate() {
         if Command::new(compiler).arg("--version").output().is_err() {
@@ -151,17 +152,25 @@ fn walks_equal_the_open_calls() {
         let program = folder.compile(compiler, &format!("program{index}"), PROGRAM, flags);
         let walks = Tracee::start(&launcher, &program).follow();
         println!("{compiler} {flags:?}: {walks:?}");
-        assert!(walks.signals == 2, "{walks:?}");
-        let complete = walks.ends.get(&StopReason::Complete).copied().unwrap_or(0);
-        let early: u64 = walks.ends.values().sum::<u64>() - complete;
-        assert!(early * 50 < complete, "{compiler} {flags:?}: {walks:?}");
-        for reason in walks.ends.keys() {
-            let known = [
-                StopReason::Complete,
-                StopReason::NoUnwindInfo,
-                StopReason::UnknownRegister,
-            ];
-            assert!(known.contains(reason), "{compiler} {flags:?}: {walks:?}");
-        }
+        let ended = |reason| walks.ends.get(&reason).copied().unwrap_or(0);
+        // The loader's trampoline counts its frame from rbx while it resolves a function at its first call; the C
+        // library has such calls too.
+        let lazy = ended(StopReason::UnknownRegister);
+        let gcc = ended(StopReason::Unreadable)
+            + ended(StopReason::BadStackPointer)
+            + ended(StopReason::BadFramePointer);
+        assert!(gcc <= 8, "{walks:?}");
+        let none = ended(StopReason::NoUnwindInfo);
+        let complete = ended(StopReason::Complete);
+        assert!(none * 200 < complete, "{walks:?}");
+        assert!(
+            lazy * 20 < complete || flags.contains(&"-Wl,-z,lazy"),
+            "{walks:?}"
+        );
+        assert_eq!(
+            lazy + gcc + none + complete,
+            walks.ends.values().sum::<u64>()
+        );
+        assert!(walks.signals == 2 && walks.deepest > 10, "{walks:?}");
     }
 }
