@@ -62,7 +62,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads an object's `.eh_frame`, or its `.debug_frame` where only that exists.
+    /// Reads an object's `.eh_frame`, and its `.debug_frame` for code that is not in the other.
     ///
     /// # Errors
     ///
@@ -83,11 +83,9 @@ impl Table {
         };
         let base = start & !(PAGE_BYTES - 1);
         let text = start..end.min(base.saturating_add(MAX_TEXT_BYTES));
+        let frames = Frames::locate(object).ok_or(UnwindError::NoFrames)?;
         let mut pages = PageWriter::new(base, text.end);
-        match Frames::locate(object).ok_or(UnwindError::NoFrames)? {
-            Frames::Eh { section, bases } => fdes::convert(&section, &bases, text, &mut pages),
-            Frames::Debug { section, bases } => fdes::convert(&section, &bases, text, &mut pages),
-        }
+        fdes::convert(&frames, text, &mut pages);
         Ok(pages.finish())
     }
 

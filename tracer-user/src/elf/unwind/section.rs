@@ -13,18 +13,14 @@ pub(super) type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 /// A terminator alone says nothing.
 const TERMINATOR_BYTES: usize = 4;
 
-/// The unwind information.
-pub(super) enum Frames<'data> {
+/// The unwind information: one of the sections at least.
+pub(super) struct Frames<'data> {
     /// `.eh_frame`, which is loaded with the code.
-    Eh {
-        section: EhFrame<Bytes<'data>>,
-        bases: BaseAddresses,
-    },
-    /// `.debug_frame`, which is for debuggers.
-    Debug {
-        section: DebugFrame<Bytes<'data>>,
-        bases: BaseAddresses,
-    },
+    pub(super) eh: Option<EhFrame<Bytes<'data>>>,
+    /// `.debug_frame`, which is for debuggers; compilers emit it for code that is not in the other.
+    pub(super) debug: Option<DebugFrame<Bytes<'data>>>,
+    /// Where what the sections' addresses are relative to lies.
+    pub(super) bases: BaseAddresses,
 }
 
 impl<'data> Frames<'data> {
@@ -40,15 +36,13 @@ impl<'data> Frames<'data> {
         let eh = section(object, b".eh_frame")
             .filter(useful)
             .or_else(|| through_header(object).filter(useful));
-        if let Some((address, bytes)) = eh {
-            return Some(Self::Eh {
-                section: EhFrame::new(bytes, LittleEndian),
-                bases: bases.set_eh_frame(address),
-            });
+        if let Some((address, _)) = eh {
+            bases = bases.set_eh_frame(address);
         }
-        let (_, bytes) = section(object, b".debug_frame").filter(useful)?;
-        Some(Self::Debug {
-            section: DebugFrame::new(bytes, LittleEndian),
+        let debug = section(object, b".debug_frame").filter(useful);
+        (eh.is_some() || debug.is_some()).then(|| Self {
+            eh: eh.map(|(_, bytes)| EhFrame::new(bytes, LittleEndian)),
+            debug: debug.map(|(_, bytes)| DebugFrame::new(bytes, LittleEndian)),
             bases,
         })
     }

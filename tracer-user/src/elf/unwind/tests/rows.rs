@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use gimli::{BaseAddresses, CieOrFde, EhFrame, UnwindContext, UnwindSection};
+use gimli::{BaseAddresses, CieOrFde, UnwindContext, UnwindSection};
 use tracer_common::unwind::{
     row::{Cfa, Row, Rule},
     search::PAGE_BYTES,
@@ -30,22 +30,33 @@ const OBJECTS: &[&str] = &[
 ];
 
 /// The rule of a row, as far as rows of ours can express it.
-fn expected(section: &EhFrame<Bytes<'_>>, row: &gimli::UnwindTableRow<usize>) -> Rule {
+fn expected<'data, S: UnwindSection<Bytes<'data>>>(
+    section: &S,
+    row: &gimli::UnwindTableRow<usize>,
+) -> Rule {
     rule(section, row)
         .filter(|rule| Row::pack(0, *rule).is_some())
         .unwrap_or(Rule::UNSUPPORTED)
 }
 
-/// Looks every description up: at the first and last byte of its rows, at page borders and behind its end. Returns how
-/// many look-ups were made.
+/// Looks the descriptions of `.eh_frame` up.
 fn compare(name: &str, bytes: &[u8]) -> u64 {
     let object = ElfObject::parse(bytes).unwrap();
     let table = Table::read(&object).unwrap();
-    let Some(Frames::Eh { section, bases }) = Frames::locate(&object) else {
-        panic!("{name} has no .eh_frame");
-    };
+    let frames = Frames::locate(&object).unwrap();
+    compare_section(name, &table, &frames.eh.unwrap(), &frames.bases)
+}
+
+/// Looks every description up: at the first and last byte of its rows, at page borders and behind its end. Returns how
+/// many look-ups were made.
+fn compare_section<'data, S: UnwindSection<Bytes<'data>>>(
+    name: &str,
+    table: &Table,
+    section: &S,
+    bases: &BaseAddresses,
+) -> u64 {
     assert_eq!(table.stats.malformed, 0, "{name}");
-    let fdes = fdes(&section, &bases);
+    let fdes = fdes(section, bases);
     let starts: BTreeSet<u64> = fdes
         .iter()
         .map(gimli::FrameDescriptionEntry::initial_address)
@@ -60,12 +71,12 @@ fn compare(name: &str, bytes: &[u8]) -> u64 {
     for fde in &fdes {
         let end = fde.end_address();
         let next = starts.range(fde.initial_address() + 1..).next();
-        let mut rows = fde.rows(&section, &bases, &mut context).unwrap();
+        let mut rows = fde.rows(section, bases, &mut context).unwrap();
         while let Some(row) = rows.next_row().unwrap() {
             let (start, end) = (row.start_address(), row.end_address().min(end));
             let border = start.next_multiple_of(PAGE_BYTES);
             let middle = start.midpoint(end);
-            let rule = expected(&section, row);
+            let rule = expected(section, row);
             for pc in [
                 start,
                 middle,
@@ -90,15 +101,15 @@ fn compare(name: &str, bytes: &[u8]) -> u64 {
     lookups
 }
 
-fn fdes<'data>(
-    section: &EhFrame<Bytes<'data>>,
+fn fdes<'data, S: UnwindSection<Bytes<'data>>>(
+    section: &S,
     bases: &BaseAddresses,
 ) -> Vec<gimli::FrameDescriptionEntry<Bytes<'data>>> {
     let mut fdes = Vec::new();
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().unwrap() {
         if let CieOrFde::Fde(partial) = entry {
-            fdes.push(partial.parse(EhFrame::cie_from_offset).unwrap());
+            fdes.push(partial.parse(S::cie_from_offset).unwrap());
         }
     }
     fdes
@@ -141,4 +152,21 @@ fn without_section_headers() {
         let stripped = Table::read(&ElfObject::parse(bytes.as_slice()).unwrap()).unwrap();
         assert_eq!(whole, stripped, "{path}");
     }
+}
+
+/// Make sure that code which only `.debug_frame` describes is in the table, and code in both sections is there once.
+#[test]
+fn debug_frame() {
+    let bytes = include_bytes!("../../../../../fuzz/seeds/eh_frame/debug_frame.so");
+    let object = ElfObject::parse(bytes.as_slice()).unwrap();
+    let table = Table::read(&object).unwrap();
+    let frames = Frames::locate(&object).unwrap();
+    assert!(frames.eh.is_none());
+    let lookups = compare_section(
+        "debug_frame.so",
+        &table,
+        &frames.debug.unwrap(),
+        &frames.bases,
+    );
+    assert!(table.stats.fdes == 3 && lookups > 20);
 }

@@ -3,7 +3,7 @@
 use gimli::{BaseAddresses, EhFrame, LittleEndian};
 use tracer_common::unwind::row::{Cfa, Fp, RSP, Row, Rule};
 
-use super::super::{Table, fdes::convert, pages::PageWriter};
+use super::super::{Table, fdes::convert, pages::PageWriter, section::Frames};
 
 const BASE: u64 = 0x4000;
 
@@ -108,9 +108,12 @@ fn section(fdes: &[(u64, u64, &[u8])]) -> Vec<u8> {
 fn table(bytes: &[u8]) -> Table {
     let end = BASE + 0x8000;
     let mut pages = PageWriter::new(BASE, end);
-    let section = EhFrame::new(bytes, LittleEndian);
-    let bases = BaseAddresses::default().set_eh_frame(0);
-    convert(&section, &bases, BASE..end, &mut pages);
+    let frames = Frames {
+        eh: Some(EhFrame::new(bytes, LittleEndian)),
+        debug: None,
+        bases: BaseAddresses::default().set_eh_frame(0),
+    };
+    convert(&frames, BASE..end, &mut pages);
     pages.finish()
 }
 
