@@ -71,8 +71,9 @@ fn ends_inside(way: &str) -> Result<(), Missing> {
     ];
     let traced = trace(Command::new(program).arg(way), &options);
     traced.compare().allowing("return_not_seen").exact();
+    // A thread that unwinds is helped to pass its call, from when its C++ runtime is loaded.
     assert_eq!(
-        traced.report.counter("return_not_seen"),
+        traced.report.counter("return_not_seen") + traced.report.counter("left_by_exception"),
         100,
         "every second of 200 threads ended inside an allocation"
     );

@@ -4,9 +4,19 @@
 /// header it makes a stack exactly 1 KiB.
 pub const MAX_FRAMES: usize = 127;
 
-/// Threads that can be inside the tracer's books at once. A slot is about 1.2 KiB, allocated at a thread's first
+/// Threads that can be inside the tracer's books at once. A slot is about 2.2 KiB, allocated at a thread's first
 /// call and given back when it exits.
 pub const MAX_THREADS: u32 = 65_536;
+
+/// Words of a thread's stack that are read at once. A frame of compiled code takes about 8 words, and one read of
+/// 1 KiB costs little more than one of 8 bytes.
+pub const WINDOW_WORDS: usize = 128;
+
+/// Executable mappings of a process whose code the unwinder knows. A power of two, for the search.
+pub const MAX_CODE_MAPPINGS: usize = 4_096;
+
+/// Unwind tables, one for each object that the process runs code of.
+pub const MAX_TABLES: usize = 2_048;
 
 /// Distinct stacks stored. A stack is 1 KiB, allocated when it is first seen.
 pub const MAX_STACKS: u32 = 65_536;

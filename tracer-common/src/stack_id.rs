@@ -4,6 +4,7 @@ use crate::{stop::StopReason, wire::STACK_NOT_STORED};
 
 /// Computes a stack's id, frame by frame from the leaf.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct StackHasher(u64);
 
 impl StackHasher {
@@ -28,6 +29,14 @@ impl StackHasher {
     #[inline(always)]
     #[must_use]
     pub const fn finish(self, stop: StopReason) -> u64 {
+        self.finish_with(stop as u32)
+    }
+
+    /// Like [`Self::finish`], with the discriminant of the reason.
+    #[expect(clippy::inline_always, reason = "BPF programs have no calls to spare")]
+    #[inline(always)]
+    #[must_use]
+    pub const fn finish_with(self, stop: u32) -> u64 {
         let hash = self.frame(stop as u64).0;
         let id = hash ^ (hash >> 32);
         if id == STACK_NOT_STORED { 1 } else { id }

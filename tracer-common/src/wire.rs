@@ -2,7 +2,7 @@
 //!
 //! Every struct is `repr(C)` with its padding spelled out, holds only integers, and has its size asserted.
 
-use crate::limits::MAX_FRAMES;
+use crate::limits::{MAX_CODE_MAPPINGS, MAX_FRAMES, WINDOW_WORDS};
 
 /// Key of the `LIVE` map: a block of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,8 @@ pub struct ThreadSlot {
     pub reserved: u32,
     /// Frames of the pending call.
     pub stack: Stack,
+    /// Stack memory of the thread, read ahead of the walk.
+    pub window: [u64; WINDOW_WORDS],
 }
 
 /// Value of the `SITES` map: how often one probe site was hit.
@@ -96,6 +98,45 @@ pub struct SiteCalls {
     pub enters: u64,
     /// Hits of the return.
     pub exits: u64,
+}
+
+/// An executable mapping of the target and how to unwind its code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CodeMapping {
+    /// First address.
+    pub start: u64,
+    /// Address after the last.
+    pub end: u64,
+    /// Where the object's table begins in the target: its base, moved by the load bias.
+    pub origin: u64,
+    /// The object's table in `TABLES`, where `kind` says that it has one.
+    pub table: u32,
+    /// How to unwind: a [`CodeKind`].
+    pub kind: u32,
+}
+
+/// How the code of a mapping is unwound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CodeKind {
+    /// By the table of its object.
+    Table = 0,
+    /// By frame pointers: code that was compiled at run time.
+    FramePointer = 1,
+    /// Not at all: an object without unwind information, or one for whose table there was no room.
+    Unknown = 2,
+}
+
+/// Value of the `MAPPINGS` map: the executable mappings by rising address. There are two; one is in use while the
+/// other is written.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CodeMappings {
+    /// Valid entries.
+    pub count: u64,
+    /// The mappings.
+    pub entries: [CodeMapping; MAX_CODE_MAPPINGS],
 }
 
 /// Value of the `STATE` map, written by both sides.
@@ -203,9 +244,13 @@ const _: () = {
     assert!(size_of::<LiveBlock>() == 24);
     assert!(size_of::<StackTotals>() == 32);
     assert!(size_of::<Stack>() == 1024);
-    assert!(size_of::<ThreadSlot>() == 104 + 1024);
+    assert!(size_of::<ThreadSlot>() == 104 + 1024 + 1024);
+    // The kernel's allocator for map elements ends at a page.
+    assert!(size_of::<ThreadSlot>() + size_of::<u32>() + 48 < 4096);
     assert!(size_of::<SiteCalls>() == 16);
     assert!(size_of::<State>() == 8);
+    assert!(size_of::<CodeMapping>() == 32);
+    assert!(size_of::<CodeMappings>() == 8 + 32 * MAX_CODE_MAPPINGS);
     assert!(size_of::<Event>() == 16);
     assert!(size_of::<ReturnSlot>() == 24);
 };

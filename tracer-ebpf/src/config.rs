@@ -22,6 +22,10 @@ pub(crate) static MM_XOL_AREA_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static XOL_AREA_VADDR_OFFSET: Global<u32> = Global::new(0);
 
+/// 1 to unwind by tables, 0 to follow frame pointers only.
+#[unsafe(no_mangle)]
+pub(crate) static UNWIND_BY_TABLES: Global<u32> = Global::new(0);
+
 /// Allocations of fewer bytes are passed by.
 #[unsafe(no_mangle)]
 pub(crate) static MIN_SIZE_BYTES: Global<u64> = Global::new(0);

@@ -34,6 +34,7 @@ mod stack;
 mod stats;
 mod thread;
 mod trampoline;
+mod unwind;
 
 use aya_ebpf::{
     cty::c_void,

@@ -1,14 +1,19 @@
 //! Every map, with its key, its value and its capacity. The collector may raise or lower the capacities.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
+    btf_maps::{self, ArrayOfMaps},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
     counters::Counter,
-    limits::{DEFAULT_MAX_LIVE, EVENTS_BYTES, MAX_SITES, MAX_STACKS, MAX_THREADS, RETURNS_BYTES},
-    wire::{LiveBlock, LiveKey, SiteCalls, Stack, StackTotals, State, ThreadSlot},
+    limits::{
+        DEFAULT_MAX_LIVE, EVENTS_BYTES, MAX_SITES, MAX_STACKS, MAX_TABLES, MAX_THREADS,
+        RETURNS_BYTES,
+    },
+    unwind::search::Chunk,
+    wire::{CodeMappings, LiveBlock, LiveKey, SiteCalls, Stack, StackTotals, State, ThreadSlot},
 };
 
 /// Blocks that are live. Not an LRU: a table that forgets silently would make wrong numbers.
@@ -46,6 +51,22 @@ pub(crate) static SITES: PerCpuArray<SiteCalls> = PerCpuArray::with_max_entries(
 /// Whether calls are recorded.
 #[map]
 pub(crate) static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// The target's executable mappings, twice.
+#[map]
+pub(crate) static MAPPINGS: Array<CodeMappings> = Array::with_max_entries(2, 0);
+
+/// The entry of `MAPPINGS` that is in use.
+#[map]
+pub(crate) static MAPPINGS_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The unwind table of each object: chunks of the index, then chunks of rows.
+#[btf_map]
+pub(crate) static TABLES: ArrayOfMaps<btf_maps::Array<Chunk, 1, INNER_MAP>, MAX_TABLES> =
+    ArrayOfMaps::new();
+
+/// Lets the inner arrays differ in their number of elements.
+const INNER_MAP: usize = BPF_F_INNER_MAP as usize;
 
 /// Return addresses for the collector to put back.
 #[map]

@@ -10,9 +10,8 @@ use super::{IGNORE_RETURN, WATCH_RETURN, call::Call, live, pending};
 use crate::{
     config::MIN_SIZE_BYTES,
     maps::STATE,
-    stack,
     stats::{count, count_enter, count_exit},
-    thread,
+    thread, unwind,
 };
 
 /// No address space is as large as this; a product beyond it might not fit into 64 bits either.
@@ -64,7 +63,7 @@ pub(crate) fn enter(call: &Call) -> u32 {
     slot.freed_ptr = 0;
     slot.ptr = ptr;
     slot.old_valid = 0;
-    slot.stack_id = stack::walk(call, slot);
+    slot.stack_id = unwind::walk(call, slot);
     if ptr != 0 {
         live::take_old(slot);
     }

@@ -112,6 +112,10 @@ pub(super) struct TraceArgs {
     #[command(flatten)]
     pub(super) functions: FunctionArgs,
 
+    /// How stacks are walked.
+    #[arg(long, value_enum, default_value_t = Unwind::Auto, value_name = "HOW", help_heading = "What counts")]
+    pub(super) unwind: Unwind,
+
     /// Print the BPF programs' own log on stderr.
     #[arg(long)]
     pub(super) log_bpf: bool,
@@ -134,6 +138,15 @@ pub(super) enum Sort {
     Total,
     /// Age of the oldest live block.
     Age,
+}
+
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Unwind {
+    /// By the tables that compilers write for exceptions; code compiled at run time by frame pointers.
+    Auto,
+    /// By frame pointers only.
+    Fp,
 }
 
 /// Where functions are probed.

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 
 use super::{
     Refused,
-    args::{FunctionArgs, ProbePrograms, Sites, Sort, TraceArgs},
+    args::{FunctionArgs, ProbePrograms, Sites, Sort, TraceArgs, Unwind},
     outputs::Outputs,
     privileges,
     terminal::Terminal,
@@ -94,6 +94,7 @@ fn options(args: &TraceArgs) -> Result<Options> {
             Sort::Age => SortKey::Age,
         },
         functions: user_functions(&args.functions)?,
+        unwind_by_tables: args.unwind == Unwind::Auto,
         log_bpf: args.log_bpf,
         programs: match args.programs {
             ProbePrograms::Record => Programs::Record,

@@ -170,7 +170,7 @@ impl Kernel {
         Ok(Returns(ring))
     }
 
-    fn fd(&self, map: &'static str) -> Result<BorrowedFd<'_>, KernelError> {
+    pub(super) fn fd(&self, map: &'static str) -> Result<BorrowedFd<'_>, KernelError> {
         self.ebpf
             .map(map)
             .and_then(map_fd)
@@ -226,7 +226,7 @@ impl AsFd for Returns {
     }
 }
 
-fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+pub(super) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     action: &'static str,
     map: &'static str,
 ) -> impl Fn(E) -> KernelError {

@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub max_live: u32,
     /// Allocations of fewer bytes are passed by.
     pub min_size_bytes: u64,
+    /// Whether to unwind by tables, or to follow frame pointers only.
+    pub unwind_by_tables: bool,
     /// Whether the BPF side writes a log.
     pub log: bool,
     /// What runs at the probes.
@@ -60,6 +62,10 @@ pub struct Kernel {
     pub(super) sites: Vec<SiteOwner>,
     /// Why exceptions cannot be helped, if they cannot.
     pub(super) unwind_refused: Option<KernelError>,
+    /// Unwind tables uploaded.
+    pub(super) tables: usize,
+    /// The entry of `MAPPINGS` that the unwinder uses.
+    pub(super) mappings_in_use: u32,
 }
 
 impl Kernel {
@@ -72,6 +78,7 @@ impl Kernel {
         object::check_abi()?;
         let mut loader = EbpfLoader::new();
         let level: u8 = if options.log { u8::MAX } else { 0 };
+        let by_tables = u32::from(options.unwind_by_tables);
         let offsets = TrampolineOffsets::of_kernel();
         let TrampolineOffsets {
             task_mm,
@@ -87,6 +94,7 @@ impl Kernel {
             .override_global("TASK_MM_OFFSET", &task_mm, true)
             .override_global("MM_XOL_AREA_OFFSET", &mm_xol_area, true)
             .override_global("XOL_AREA_VADDR_OFFSET", &xol_area_vaddr, true)
+            .override_global("UNWIND_BY_TABLES", &by_tables, true)
             .override_global("MIN_SIZE_BYTES", &options.min_size_bytes, true)
             .override_global("AYA_LOG_LEVEL", &level, true)
             .map_max_entries("LIVE", options.max_live);
@@ -98,6 +106,8 @@ impl Kernel {
             options,
             sites: Vec::new(),
             unwind_refused: None,
+            tables: 0,
+            mappings_in_use: 0,
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;

@@ -10,6 +10,7 @@ mod load;
 mod log;
 mod object;
 mod sys;
+mod unwind;
 
 pub use attach::SiteOwner;
 pub use books::{Events, Returns};

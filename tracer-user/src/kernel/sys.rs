@@ -13,6 +13,8 @@ use std::{
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
 
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
@@ -257,6 +259,71 @@ pub(super) fn link_multi(link: &MultiLink<'_>) -> io::Result<OwnedFd> {
 
 #[repr(C)]
 #[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+    map_ifindex: u32,
+}
+
+/// Creates an array that can be an element of an array of maps, whatever its length (Linux 5.10).
+pub(super) fn create_inner_array(value_bytes: usize, entries: usize) -> io::Result<OwnedFd> {
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    const BPF_F_INNER_MAP: u32 = 1 << 12;
+    let small = |size: usize| u32::try_from(size).map_err(io::Error::other);
+    bpf_fd(
+        BPF_MAP_CREATE,
+        &mut MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: small(size_of::<u32>())?,
+            value_size: small(value_bytes)?,
+            max_entries: small(entries)?,
+            map_flags: BPF_F_INNER_MAP,
+            ..MapCreate::default()
+        },
+    )
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes an element of an array whose values are of this type.
+pub(super) fn update_array<V: Plain>(map: BorrowedFd<'_>, index: u32, value: &V) -> io::Result<()> {
+    bpf(
+        BPF_MAP_UPDATE_ELEM,
+        &mut MapUpdate {
+            map_fd: raw(map),
+            reserved: 0,
+            key: address(&raw const index),
+            value: address(std::ptr::from_ref(value)),
+            flags: 0,
+        },
+    )
+    .map(drop)
+}
+
+/// Puts a map into an array of maps.
+pub(super) fn update_array_of_maps(
+    map: BorrowedFd<'_>,
+    index: u32,
+    inner: BorrowedFd<'_>,
+) -> io::Result<()> {
+    update_array(map, index, &raw(inner))
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct MapBatch {
     in_batch: u64,
     out_batch: u64,
@@ -277,10 +344,16 @@ pub(super) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: integers in a row.
+unsafe impl Plain for tracer_common::unwind::search::Chunk {}
 // SAFETY: the wire types are repr(C) with explicit padding; their sizes are asserted in tracer-common.
 unsafe impl Plain for tracer_common::wire::LiveKey {}
 // SAFETY: as above.
 unsafe impl Plain for tracer_common::wire::LiveBlock {}
+// SAFETY: as above.
+unsafe impl Plain for tracer_common::wire::CodeMappings {}
 // SAFETY: as above.
 unsafe impl Plain for tracer_common::wire::StackTotals {}
 // SAFETY: as above.

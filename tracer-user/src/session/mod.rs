@@ -1,6 +1,7 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
 mod clock;
+mod code;
 mod cost;
 mod guard;
 mod launch;

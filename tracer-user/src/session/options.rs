@@ -30,6 +30,8 @@ pub struct Options {
     pub sort: SortKey,
     /// Functions that the user named.
     pub functions: UserFunctions,
+    /// Whether to unwind by tables, or to follow frame pointers only.
+    pub unwind_by_tables: bool,
     /// Whether the BPF side writes a log.
     pub log_bpf: bool,
     /// What runs at the probes.

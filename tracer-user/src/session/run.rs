@@ -325,7 +325,7 @@ fn finish(
     std::thread::sleep(SETTLE);
     tracer.meter.close(&tracer.kernel)?;
     if end != End::Exec && tracer.process.is_alive() {
-        tracer.learn_modules()?;
+        tracer.learn_code(observer)?;
     }
     let hits = Hits::read(&tracer.kernel)?;
     let mut cost = cost(&tracer, hits);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Observer, Options, cost::CostMeter, guard::Guard};
+use super::{Observer, Options, code::CodeTables, cost::CostMeter, guard::Guard};
 use crate::{
     kernel::{
         Kernel, LoadOptions,
@@ -26,6 +26,8 @@ pub(super) struct Tracer {
     pub(super) modules: Modules,
     pub(super) meter: CostMeter,
     discovery: Discovery,
+    code: CodeTables,
+    unwind_by_tables: bool,
     allocators: Vec<Allocator>,
     loader_probed: bool,
     /// Whether exceptions pass the return probes unharmed.
@@ -54,6 +56,7 @@ impl Tracer {
             tgid: process.pid(),
             max_live: options.max_live,
             min_size_bytes: options.min_size_bytes,
+            unwind_by_tables: options.unwind_by_tables,
             log: options.log_bpf,
             programs: options.programs,
             at_entry: options.at_entry,
@@ -66,6 +69,8 @@ impl Tracer {
         Ok(Self {
             modules: Modules::new(&process.root()),
             meter: CostMeter::new(traps.ok()),
+            code: CodeTables::default(),
+            unwind_by_tables: options.unwind_by_tables,
             discovery: Discovery::new(options.functions.clone()),
             allocators: Vec::new(),
             loader_probed: false,
@@ -85,6 +90,7 @@ impl Tracer {
     ///
     /// When there is none at all, the process is gone, or the kernel refuses every probe of one.
     pub(super) fn look(&mut self, observer: &dyn Observer) -> Result<()> {
+        self.learn_code(observer)?;
         let late = !self.allocators.is_empty();
         let allocators = self.discovery.scan(&self.process)?;
         self.probe_unwinders(observer);
@@ -132,7 +138,7 @@ impl Tracer {
                 );
             }
         }
-        self.learn_modules()
+        Ok(())
     }
 
     /// Makes C++ exceptions pass the return probes.
@@ -209,7 +215,7 @@ impl Tracer {
 
     /// Reads what code is mapped. An exec in between would give the old stacks the names of the new image, so what
     /// was read counts only if the image is still the same.
-    pub(super) fn learn_modules(&mut self) -> Result<()> {
+    pub(super) fn learn_code(&mut self, observer: &dyn Observer) -> Result<()> {
         let image = self.process.stat()?.start_stack;
         let mappings = self.process.mappings()?;
         if self.process.stat()?.start_stack != image || self.kernel.state()?.execs != 0 {
@@ -225,6 +231,16 @@ impl Tracer {
                 path: &mapping.path.to_string_lossy(),
                 open_path: &mapping.map_files_path(pid),
             });
+        }
+        if self.unwind_by_tables {
+            self.code
+                .update(&mut self.kernel, &self.process, &mappings)?;
+            for object in std::mem::take(&mut self.code.dropped) {
+                self.warn(
+                    observer,
+                    format!("stacks end in {object}: there was no room left for its unwind table"),
+                );
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ mod file;
 mod modules;
 mod resolve;
 mod root;
-mod vdso;
+pub(crate) mod vdso;
 
 pub use modules::{CodeMapping, Modules};
 pub use resolve::{Names, resolve};

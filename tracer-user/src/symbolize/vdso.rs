@@ -9,13 +9,13 @@ use std::{
 use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Its name in `/proc/PID/maps`.
-pub(super) const NAME: &str = "[vdso]";
+pub(crate) const NAME: &str = "[vdso]";
 
 /// More than any kernel's vDSO takes.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Copies our own vDSO, which is the target's too: the kernel has one for all 64-bit processes.
-pub(super) fn image() -> io::Result<File> {
+pub(crate) fn image() -> io::Result<File> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let (start, end) = maps
         .lines()

@@ -27,7 +27,7 @@ use tracer_common::call::CallShape;
 pub use self::{
     discovery::{Discovery, Unwinder},
     error::TargetError,
-    objects::FileIdentity,
+    objects::{FileIdentity, OpenObject, open_mapped},
     process::Process,
     stat::{Stat, Status},
 };

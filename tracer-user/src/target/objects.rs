@@ -79,16 +79,18 @@ pub(super) fn code_files(mappings: &[Mapping]) -> Vec<CodeFile> {
 
 /// A mapped file, opened.
 #[derive(Debug)]
-pub(super) struct OpenObject {
-    pub(super) file: File,
+pub struct OpenObject {
+    /// The file, opened to read.
+    pub file: File,
     /// A path through which the kernel reaches the same file.
-    pub(super) attach_path: PathBuf,
-    pub(super) identity: FileIdentity,
+    pub attach_path: PathBuf,
+    /// Which file it is.
+    pub identity: FileIdentity,
 }
 
 /// Opens the file of a mapping: through the mapping itself, or, where the kernel does not allow that, by its path
 /// in the process's root.
-pub(super) fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<OpenObject> {
+pub fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<OpenObject> {
     let by_mapping = mapping.map_files_path(process.pid());
     if let Ok(file) = open_regular(&by_mapping) {
         return opened(file, by_mapping);

@@ -115,8 +115,8 @@ impl Status {
 mod tests {
     use super::*;
 
-    const STAT: &str =
-        "77 (a) b (c) S 1 77 77 0 -1 4194560 1234 5 6 7 200 50 0 0 20 0 3 0 9876 8192 100";
+    const STAT: &str = "77 (a) b (c) S 1 77 77 0 -1 4194560 1234 5 6 7 200 50 0 0 20 0 3 0 9876 8192 100 \
+         18446744073709551615 94000000000000 94000000100000 140720000000000";
 
     /// Make sure that a name with spaces and parentheses does not shift the fields.
     #[test]
@@ -127,6 +127,7 @@ mod tests {
         assert!(!stat.kernel_thread && !stat.is_dead());
         assert_eq!((stat.minor_faults, stat.major_faults), (1234, 6));
         assert_eq!(stat.start_ticks, 9876);
+        assert_eq!(stat.start_stack, 140_720_000_000_000);
         let ticks = u32::try_from(rustix::param::clock_ticks_per_second()).unwrap();
         assert_eq!(stat.cpu_time * ticks, Duration::from_secs(250));
     }
@@ -134,14 +135,15 @@ mod tests {
     /// Make sure that a kernel thread is known by its flag.
     #[test]
     fn kernel_thread() {
-        let line = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0";
+        let line = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0 \
+                    18446744073709551615 0 0 0";
         assert!(Stat::parse(line.as_bytes()).unwrap().kernel_thread);
     }
 
     /// Make sure that a cut or foreign file is no value and no panic.
     #[test]
     fn malformed_stat() {
-        let start = STAT.find(" 9876").unwrap();
+        let start = STAT.rfind(' ').unwrap();
         for length in 0..=start {
             assert_eq!(Stat::parse(&STAT.as_bytes()[..length]), None, "{length}");
         }

@@ -1,0 +1,56 @@
+//! Gives the unwinder its tables, and tells it what code is mapped where.
+
+use std::os::fd::AsFd as _;
+
+use tracer_common::{
+    limits::{MAX_CODE_MAPPINGS, MAX_TABLES},
+    unwind::search::Chunk,
+    wire::{CodeMapping, CodeMappings},
+};
+
+use super::{Kernel, KernelError, books::failed, sys};
+
+impl Kernel {
+    /// Uploads an object's table and returns its number; `None` when there is no number left.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory for it.
+    pub fn add_table(&mut self, chunks: &[Chunk]) -> Result<Option<u32>, KernelError> {
+        if self.tables >= MAX_TABLES {
+            return Ok(None);
+        }
+        let write = failed("write", "TABLES");
+        let number = u32::try_from(self.tables).map_err(failed("write", "TABLES"))?;
+        let table = sys::create_inner_array(size_of::<Chunk>(), chunks.len()).map_err(&write)?;
+        for (index, chunk) in (0_u32..).zip(chunks) {
+            sys::update_array(table.as_fd(), index, chunk).map_err(&write)?;
+        }
+        sys::update_array_of_maps(self.fd("TABLES")?, number, table.as_fd()).map_err(&write)?;
+        self.tables += 1;
+        Ok(Some(number))
+    }
+
+    /// Tells the unwinder what code is mapped, by rising address. Mappings beyond [`MAX_CODE_MAPPINGS`] are left
+    /// out; their number is returned.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn set_mappings(&mut self, mappings: &[CodeMapping]) -> Result<usize, KernelError> {
+        let mut value = Box::new(CodeMappings {
+            count: mappings.len().min(MAX_CODE_MAPPINGS) as u64,
+            entries: [CodeMapping::default(); MAX_CODE_MAPPINGS],
+        });
+        for (entry, mapping) in value.entries.iter_mut().zip(mappings) {
+            *entry = *mapping;
+        }
+        let next = self.mappings_in_use ^ 1;
+        sys::update_array(self.fd("MAPPINGS")?, next, &*value)
+            .map_err(failed("write", "MAPPINGS"))?;
+        sys::update_array(self.fd("MAPPINGS_IN_USE")?, 0, &next)
+            .map_err(failed("write", "MAPPINGS_IN_USE"))?;
+        self.mappings_in_use = next;
+        Ok(mappings.len().saturating_sub(MAX_CODE_MAPPINGS))
+    }
+}
