@@ -13,6 +13,7 @@ use std::{
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
 
+const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -66,6 +67,41 @@ fn length<T>(slice: &[T]) -> io::Result<u32> {
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// The types of maps that are made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum TrialMap {
+    /// `BPF_MAP_TYPE_HASH`.
+    Hash = 1,
+    /// `BPF_MAP_TYPE_ARRAY`.
+    Array = 2,
+}
+
+/// Makes a map of one element that nobody will use. Unlike aya's way, this one never raises the limit of locked
+/// memory.
+pub(super) fn create_trial_map(
+    map_type: TrialMap,
+    key_size: u32,
+    value_size: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: map_type as u32,
+        key_size,
+        value_size,
+        max_entries: 1,
+    };
+    bpf_fd(BPF_MAP_CREATE, &mut attr)
 }
 
 #[repr(C)]
