@@ -18,7 +18,7 @@ enum { WORKERS = 4, CACHE_ENTRIES = 64, PAGE_BYTES = 4096, HITS = 20 };
 struct session {
 	struct session *next;
 	char *user;
-	char basket[512];
+	char basket[2000];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

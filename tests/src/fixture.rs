@@ -13,7 +13,10 @@ use std::{
     time::SystemTime,
 };
 
-use crate::needs::{self, Missing};
+use crate::{
+    needs::{self, Missing},
+    target::copy,
+};
 
 /// How a C fixture is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,9 +137,8 @@ pub fn rust(jemalloc: bool) -> Result<PathBuf, Missing> {
     };
     let output = needs::work_folder().join(name);
     let fresh = output.with_extension("new");
-    fs::copy(build.join("debug/rust-fixture"), &fresh)
-        .and_then(|_| fs::rename(&fresh, &output))
-        .map_err(|error| format!("{}: {error}", output.display()))?;
+    copy(&build.join("debug/rust-fixture"), &fresh);
+    fs::rename(&fresh, &output).map_err(|error| format!("{}: {error}", output.display()))?;
     Ok(output)
 }
 

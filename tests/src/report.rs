@@ -147,6 +147,7 @@ pub struct Comparison<'a> {
     report: &'a Report,
     allowed_losses: BTreeSet<&'a str>,
     merged: Option<(BTreeSet<&'a str>, &'a str)>,
+    ignored: Option<&'a str>,
     nothing_elsewhere: bool,
 }
 
@@ -158,6 +159,7 @@ impl<'a> Comparison<'a> {
             report,
             allowed_losses: BTreeSet::new(),
             merged: None,
+            ignored: None,
             nothing_elsewhere: false,
         }
     }
@@ -172,6 +174,13 @@ impl<'a> Comparison<'a> {
     /// contains `function`: one that uses the frame pointer for other things, so that its callers cannot be seen.
     pub fn merging(mut self, sites: &[&'a str], function: &'a str) -> Self {
         self.merged = Some((sites.iter().copied().collect(), function));
+        self
+    }
+
+    /// Leaves out stacks that pass through a function whose name contains `function`: true allocations that the
+    /// fixture cannot count, like those of the C++ runtime for an exception.
+    pub fn ignoring(mut self, function: &'a str) -> Self {
+        self.ignored = Some(function);
         self
     }
 
@@ -202,7 +211,7 @@ impl<'a> Comparison<'a> {
             }
         }
         if self.nothing_elsewhere {
-            for stack in &self.report.stacks {
+            for stack in self.stacks() {
                 if stack.site(&self.books.sites).is_none() {
                     let _ = writeln!(differences, "  a stack without a site: {stack:?}");
                 }
@@ -224,7 +233,7 @@ impl<'a> Comparison<'a> {
         for (site, counts) in &self.books.sites {
             table.entry(self.row(site)).or_default().0 += *counts;
         }
-        for stack in &self.report.stacks {
+        for stack in self.stacks() {
             let row = match (stack.site(&self.books.sites), &self.merged) {
                 (Some(site), _) => self.row(site),
                 (None, Some((_, function))) if stack.passes_through(function) => "merged",
@@ -233,6 +242,14 @@ impl<'a> Comparison<'a> {
             table.entry(row).or_default().1 += stack.counts;
         }
         table
+    }
+
+    fn stacks(&self) -> impl Iterator<Item = &Stack> {
+        self.report.stacks.iter().filter(|stack| {
+            !self
+                .ignored
+                .is_some_and(|function| stack.passes_through(function))
+        })
     }
 
     fn row<'s>(&self, site: &'s str) -> &'s str {

@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     os::unix::process::ExitStatusExt as _,
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -98,6 +99,18 @@ impl Target {
         Books::parse(&self.wait_for("{"))
     }
 
+    /// Whether it runs.
+    ///
+    /// # Panics
+    ///
+    /// When its state cannot be read.
+    pub fn is_alive(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the state of the target")
+            .is_none()
+    }
+
     /// Sends a signal.
     ///
     /// # Panics
@@ -114,6 +127,17 @@ impl Target {
     /// When it does not end.
     pub fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
+    }
+
+    /// Lets a fixture that waits for its start work and end, and makes sure that it does both well.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn work_and_end(mut self) {
+        self.go();
+        assert!(self.books().sum().total_count > 0, "the target works");
+        self.end();
     }
 
     /// Lets a fixture end, and makes sure that it ends well.
@@ -147,6 +171,21 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Copies a program. By another process: a file that this one has open for writing is also open in every child that
+/// another thread forks meanwhile, and then cannot be executed.
+///
+/// # Panics
+///
+/// When it cannot be copied.
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "a copy of {}",
+        from.display()
+    );
 }
 
 /// Sends a signal to a process.

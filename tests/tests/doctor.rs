@@ -50,6 +50,14 @@ impl Checkup {
             .unwrap_or_else(|| panic!("no line {words:?} in:\n{}", self.output))
     }
 
+    /// Makes sure that the table's first row of a function has these words.
+    fn row(&self, function: &str, words: &[&str]) {
+        let row = self.line(&[function]);
+        for word in words {
+            assert!(row.contains(word), "{word} in {row:?}");
+        }
+    }
+
     /// Makes sure that the lines are readable: no control characters, no more than 100 columns.
     fn assert_readable(&self) {
         for line in self.output.lines() {
@@ -121,7 +129,7 @@ fn machine() {
 /// probes, and that none is left.
 #[test]
 fn glibc_process() {
-    let _turn = need!(Turn::alone());
+    let _turn = need!(Turn::shared());
     let target = need!(functions(Allocator::Glibc));
     let checkup = need!(Checkup::run(&["-p", &target.pid().to_string()]));
     assert_eq!(changed_bytes(target.pid()), 0, "nothing stays attached");
@@ -134,58 +142,63 @@ fn glibc_process() {
     );
     checkup.line(&["ok", "process", "functions"]);
     checkup.line(&["ok", "allocator", "glibc:"]);
-    let row = checkup.line(&["malloc+0"]);
-    assert!(
-        row.contains(&"emulated") && row.contains(&"size=1"),
-        "{row:?}"
-    );
-    assert!(row.contains(&"push"), "{row:?}");
+    checkup.row("malloc", &["+0", "emulated", "size=1", "push"]);
     // `test rdi, rdi` stands at the entry: the jump behind it is probed.
-    let row = checkup.line(&["free+3"]);
-    assert!(
-        row.contains(&"emulated") && row.contains(&"ptr=1"),
-        "{row:?}"
-    );
-    assert!(row.contains(&"je"), "{row:?}");
-    let row = checkup.line(&["posix_memalign+7"]);
-    assert!(row.contains(&"out=1,size=3"), "{row:?}");
+    checkup.row("free", &["+3", "emulated", "ptr=1", "je"]);
+    checkup.row("calloc", &["size=1*2"]);
+    checkup.row("posix_memalign", &["emulated", "out=1,size=3"]);
     checkup.line(&["ok", "probes"]);
     checkup.line(&["ok", "loader"]);
     checkup.assert_readable();
-    target.end();
+    target.work_and_end();
 }
 
 /// Make sure that a preloaded allocator is shown before the C library, each with its own functions.
 #[test]
-fn preloaded_allocator() {
-    let _turn = need!(Turn::alone());
-    let target = need!(functions(Allocator::Jemalloc));
-    let checkup = need!(Checkup::run(&["-p", &target.pid().to_string()]));
-    assert_eq!(
-        checkup.code,
-        Some(0),
-        "{}{}",
-        checkup.output,
-        checkup.errors
-    );
-    assert_eq!(changed_bytes(target.pid()), 0, "nothing stays attached");
-    checkup.line(&["ok", "allocator", "jemalloc:"]);
-    let place = |text: &str| {
-        checkup
-            .output
-            .find(text)
-            .unwrap_or_else(|| panic!("no {text}"))
-    };
-    assert!(place("jemalloc: ") < place("glibc: "), "{}", checkup.output);
-    assert!(checkup.output.contains("_ZdlPvm+"), "{}", checkup.output);
-    checkup.assert_readable();
-    target.end();
+fn preloaded_allocators() {
+    let _turn = need!(Turn::shared());
+    for (allocator, operator) in [
+        (Allocator::Jemalloc, Some("_ZdlPvm")),
+        (Allocator::Tcmalloc, None),
+        (Allocator::Mimalloc, None),
+    ] {
+        let target = need!(functions(allocator));
+        let checkup = need!(Checkup::run(&["-p", &target.pid().to_string()]));
+        assert_eq!(
+            checkup.code,
+            Some(0),
+            "{}{}",
+            checkup.output,
+            checkup.errors
+        );
+        assert_eq!(changed_bytes(target.pid()), 0, "nothing stays attached");
+        let place = |kind| {
+            let head = checkup
+                .line(&["ok", "allocator", &format!("{kind}:")])
+                .join(" ");
+            let line = |line: &str| line.split_whitespace().eq(head.split(' '));
+            checkup.output.lines().position(line)
+        };
+        assert!(
+            place(allocator.kind()) < place("glibc"),
+            "{}",
+            checkup.output
+        );
+        for function in ["malloc", "free", "calloc", "realloc", "posix_memalign"] {
+            checkup.row(function, &[]);
+        }
+        if let Some(operator) = operator {
+            checkup.row(operator, &["ptr=1"]);
+        }
+        checkup.assert_readable();
+        target.work_and_end();
+    }
 }
 
 /// Make sure that functions that the user names are shown like those that were found.
 #[test]
 fn user_functions() {
-    let _turn = need!(Turn::alone());
+    let _turn = need!(Turn::shared());
     let target = Target::start(&mut Command::new(need!(fixture::pool_user())));
     let pid = target.pid().to_string();
     let checkup = need!(Checkup::run(&[
@@ -204,8 +217,8 @@ fn user_functions() {
         checkup.errors
     );
     checkup.line(&["ok", "allocator", "user:"]);
-    assert!(checkup.output.contains("pool_alloc+"), "{}", checkup.output);
-    assert!(checkup.output.contains("pool_free+"), "{}", checkup.output);
+    checkup.row("pool_alloc", &["size=2"]);
+    checkup.row("pool_free", &["ptr=2"]);
     need!(Checkup::run(&[
         "-p",
         &pid,
@@ -214,7 +227,7 @@ fn user_functions() {
     ]))
     .assert_refused("no_such");
     need!(Checkup::run(&["--alloc", "libpool.so:pool_alloc(size=2)"])).assert_refused("-p PID");
-    target.end();
+    target.work_and_end();
 }
 
 /// Make sure that a target that cannot be traced is refused as a run refuses it.

@@ -109,7 +109,7 @@ fn idle_target_is_not_silently_empty() {
         "names the target:\n{said}"
     );
     assert!(said.contains("0 B"), "says that nothing is live:\n{said}");
-    target.end();
+    target.work_and_end();
 }
 
 /// Make sure that memtrace says so while it runs when the target grows and no probe fires.
@@ -120,7 +120,7 @@ fn allocator_that_nobody_knows_is_reported() {
     let mut target = Target::start(&mut Command::new(program));
     let memtrace = Memtrace::on(target.pid(), &PLAIN);
     target.go();
-    memtrace.wait_for("no probe");
+    memtrace.wait_for("no allocator call");
     let ended = memtrace.stop();
     assert!(!ended.report().warnings.is_empty(), "the report warns, too");
     target.go();

@@ -72,10 +72,12 @@ counters! {
     Nested = 11, Note, "nested_call";
     /// calls made before the start or after the end of the recording
     NotRecording = 12, Note, "call_while_not_recording";
-    /// allocations too large to exist, passed by without a return probe
-    Absurd = 13, Note, "absurd_size";
     /// allocations passed by because they are smaller than --min-size
-    TooSmall = 14, Note, "below_min_size";
+    TooSmall = 13, Note, "below_min_size";
+    /// calls that a C++ exception left, whose return address was put back for the unwinder
+    LeftByException = 14, Note, "left_by_exception";
+    /// calls that a C++ exception left before its return address could be put back
+    ExceptionNotHelped = 15, Loss, "exception_not_helped";
 }
 
 #[cfg(test)]

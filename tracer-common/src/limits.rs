@@ -18,5 +18,17 @@ pub const DEFAULT_MAX_LIVE: u32 = 2_097_152;
 /// Probe sites with counters of their own. jemalloc has about 40 functions; several allocators may be traced at once.
 pub const MAX_SITES: u32 = 1_024;
 
+/// How long a thread whose exception meets a return probe waits for its return address to be put back, at most. The
+/// collector needs about 0.1 ms, more on a machine that is overloaded; then the exception goes on, and ends the
+/// process.
+pub const RETURN_WAIT_NS: u64 = 500_000_000;
+
+/// The collector puts a return address back only this soon after it was asked to: later, the thread might have gone
+/// on, and use the memory for something else.
+pub const RETURN_ANSWER_NS: u64 = RETURN_WAIT_NS / 2;
+
+/// Bytes of the ring buffer for return addresses to put back. A thread waits for each, so there are never many.
+pub const RETURNS_BYTES: u32 = 4 * 1024;
+
 /// Bytes of the ring buffer for rare events (exec, exit, a library loaded).
 pub const EVENTS_BYTES: u32 = 64 * 1024;

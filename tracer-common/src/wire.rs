@@ -130,6 +130,18 @@ pub enum EventKind {
     ObjectsChanged = 2,
 }
 
+/// A return address to put back, sent through the `RETURNS` ring buffer while the thread waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReturnSlot {
+    /// Where the return address belongs in the target's memory.
+    pub address: u64,
+    /// The return address.
+    pub value: u64,
+    /// `CLOCK_MONOTONIC` when the thread began to wait.
+    pub asked_ns: u64,
+}
+
 /// A value that arrived from the kernel is not what this version of the types says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireError {
@@ -160,6 +172,29 @@ impl Event {
     }
 }
 
+impl ReturnSlot {
+    /// Decodes an item of the ring buffer.
+    ///
+    /// # Errors
+    ///
+    /// When `bytes` is not exactly one item.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let error = WireError {
+            expected_bytes: size_of::<Self>(),
+            actual_bytes: bytes.len(),
+        };
+        let (words, rest) = bytes.as_chunks::<8>();
+        match words {
+            [address, value, asked_ns] if rest.is_empty() => Ok(Self {
+                address: u64::from_ne_bytes(*address),
+                value: u64::from_ne_bytes(*value),
+                asked_ns: u64::from_ne_bytes(*asked_ns),
+            }),
+            _ => Err(error),
+        }
+    }
+}
+
 /// Stack id of allocations whose stack found no room in `STACKS`.
 pub const STACK_NOT_STORED: u64 = 0;
 
@@ -172,4 +207,5 @@ const _: () = {
     assert!(size_of::<SiteCalls>() == 16);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Event>() == 16);
+    assert!(size_of::<ReturnSlot>() == 24);
 };

@@ -6,12 +6,24 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(
+    internal_features,
+    reason = "atomic addition has no stable form for the BPF target"
+)]
+#![expect(
     unsafe_code,
     reason = "helpers, contexts and map values are raw pointers"
 )]
 #![expect(
-    internal_features,
-    reason = "atomic addition has no stable form for the BPF target"
+    clippy::inline_always,
+    reason = "a call costs what these programs cannot spare, and the stack of each call chain is bounded"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel packs two 32-bit numbers into one, and counts are far below 2^32"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry points have the signatures that aya calls"
 )]
 
 mod config;
@@ -24,6 +36,7 @@ mod thread;
 mod trampoline;
 
 use aya_ebpf::{
+    cty::c_void,
     macros::{raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -40,13 +53,15 @@ fn alloc_enter(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 fn alloc_exit(ctx: RetProbeContext) -> u32 {
     heap::alloc::exit(&Call::at_return(&ctx));
-    IGNORE_RETURN
+    0
 }
 
 /// Entry and return of a function that allocates.
-#[uprobe]
-fn alloc_session(ctx: ProbeContext) -> u32 {
-    let call = Call::at_entry(&ctx);
+// aya's `uprobe` attribute drops the result, which tells the kernel whether the return matters.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
+    let call = Call::at_entry(&ProbeContext::new(ctx));
     if call.is_return() {
         heap::alloc::exit(&call);
         return IGNORE_RETURN;
@@ -58,13 +73,14 @@ fn alloc_session(ctx: ProbeContext) -> u32 {
 #[uprobe]
 fn free_enter(ctx: ProbeContext) -> u32 {
     heap::free::enter(&Call::at_entry(&ctx));
-    IGNORE_RETURN
+    0
 }
 
 /// Entry and return of a function that releases and may call another one on its way.
-#[uprobe]
-fn free_session(ctx: ProbeContext) -> u32 {
-    let call = Call::at_entry(&ctx);
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn free_session(ctx: *mut c_void) -> u32 {
+    let call = Call::at_entry(&ProbeContext::new(ctx));
     if call.is_return() {
         heap::alloc::exit(&call);
         return IGNORE_RETURN;
@@ -76,28 +92,36 @@ fn free_session(ctx: ProbeContext) -> u32 {
     }
 }
 
+/// The C++ runtime begins to unwind the stack for an exception.
+#[uprobe(sleepable)]
+fn unwind_begin(ctx: ProbeContext) -> u32 {
+    heap::exception::unwind_begin(&Call::at_entry(&ctx));
+    0
+}
+
 /// The dynamic loader's announcement that the list of loaded objects changed.
 #[uprobe]
 fn objects_changed(_ctx: ProbeContext) -> u32 {
     lifecycle::objects_changed();
-    IGNORE_RETURN
+    0
 }
 
 /// Nothing at an entry: what the kernel itself takes for a probe, for benchmarks.
 #[uprobe]
 fn empty(_ctx: ProbeContext) -> u32 {
-    IGNORE_RETURN
+    0
 }
 
 /// Nothing at a return.
 #[uretprobe]
 fn empty_exit(_ctx: RetProbeContext) -> u32 {
-    IGNORE_RETURN
+    0
 }
 
 /// Nothing at an entry and its return.
-#[uprobe]
-fn empty_session(_ctx: ProbeContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn empty_session(_ctx: *mut c_void) -> u32 {
     WATCH_RETURN
 }
 

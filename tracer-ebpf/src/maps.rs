@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counters::Counter,
-    limits::{DEFAULT_MAX_LIVE, EVENTS_BYTES, MAX_SITES, MAX_STACKS, MAX_THREADS},
+    limits::{DEFAULT_MAX_LIVE, EVENTS_BYTES, MAX_SITES, MAX_STACKS, MAX_THREADS, RETURNS_BYTES},
     wire::{LiveBlock, LiveKey, SiteCalls, Stack, StackTotals, State, ThreadSlot},
 };
 
@@ -46,6 +46,10 @@ pub(crate) static SITES: PerCpuArray<SiteCalls> = PerCpuArray::with_max_entries(
 /// Whether calls are recorded.
 #[map]
 pub(crate) static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// Return addresses for the collector to put back.
+#[map]
+pub(crate) static RETURNS: RingBuf = RingBuf::with_byte_size(RETURNS_BYTES, 0);
 
 /// Rare events.
 #[map]

@@ -21,13 +21,13 @@ pub(crate) fn run_task(check: bool) -> Result<()> {
         strip(&fs::read(built)?)
     })?;
     if check {
-        step("lint the BPF programs", || {
+        step("compare with the checked-in object", || {
+            compare(&workspace, &built)
+        })?;
+        return step("lint the BPF programs", || {
             let target_dir = workspace.join("target/ebpf");
             let mut clippy = bpf_object::cargo_for_bpf(&workspace, "clippy", &target_dir)?;
             run(clippy.args(["--", "--deny", "warnings"]))
-        })?;
-        return step("compare with the checked-in object", || {
-            compare(&workspace, &built)
         });
     }
     fs::write(workspace.join(OBJECT), &built)

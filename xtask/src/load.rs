@@ -59,10 +59,8 @@ fn send(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        write!(
-            connection,
-            "GET {path}/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        )?;
+        let request = format!("GET {path}/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        connection.write_all(request.as_bytes())?;
         if connection.read(&mut reply)? == 0 {
             break;
         }

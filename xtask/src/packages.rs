@@ -37,44 +37,47 @@ pub(crate) const BENCHMARK: &[&str] = &[
 /// Installs the packages of `wanted` that are missing, unless `install` says not to.
 ///
 /// What is still missing afterwards is named, and left to the task to do without.
-pub(crate) fn provide(wanted: &[&str], install: bool) -> Result<()> {
+pub(crate) fn provide(wanted: &[&str], install: bool) {
     if !is_installed("apt-get") {
         println!(
             "==> no apt-get here; needed, by their Debian names: {}",
             wanted.join(" ")
         );
-        return Ok(());
+        return;
     }
     let missing = missing(wanted);
     if missing.is_empty() {
         println!("==> all needed packages are installed");
-        return Ok(());
-    }
-    if !install {
+    } else if !install {
         println!(
             "==> not installed, as --no-install asks: {}",
             missing.join(" ")
         );
-        return Ok(());
+    } else if let Err(error) = get(missing) {
+        println!("    going on without: {error:#}");
     }
+}
+
+/// Installs packages, those that this system offers.
+fn get(packages: Vec<&str>) -> Result<()> {
     step("apt-get update", || {
         run(as_root("apt-get").args(["update", "-qq"]))
     })?;
-    let (available, unknown): (Vec<&str>, Vec<&str>) = missing
+    let (offered, unknown): (Vec<&str>, Vec<&str>) = packages
         .into_iter()
-        .partition(|package| is_available(package));
+        .partition(|package| is_offered(package));
     if !unknown.is_empty() {
         println!("==> this system does not offer: {}", unknown.join(" "));
     }
-    if available.is_empty() {
+    if offered.is_empty() {
         return Ok(());
     }
-    step(&format!("apt-get install {}", available.join(" ")), || {
+    step(&format!("apt-get install {}", offered.join(" ")), || {
         // Under systemd, Debian starts the servers that it installs; the tests start their own on other ports.
         run(as_root("env")
             .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install"])
             .args(["-y", "-qq", "--no-install-recommends"])
-            .args(available)
+            .args(offered)
             .stdout(Stdio::null()))
     })
 }
@@ -95,7 +98,7 @@ fn missing<'a>(wanted: &[&'a str]) -> Vec<&'a str> {
     wanted.iter().copied().filter(is_missing).collect()
 }
 
-fn is_available(package: &str) -> bool {
+fn is_offered(package: &str) -> bool {
     let mut show = Command::new("apt-cache");
     show.args(["policy", package]);
     output(&mut show)

@@ -17,7 +17,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Takes note of a line that a test program printed.
-    pub(crate) fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, program: &str, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.finished += number_before(result, " passed");
             self.failed += number_before(result, " failed");
@@ -28,14 +28,14 @@ impl Tally {
             .strip_prefix("test ")
             .and_then(|rest| rest.strip_suffix(" ... FAILED"))
         {
-            self.failures.push(name.to_owned());
+            self.failures.push(format!("{program}: {name}"));
         }
     }
 
     /// Takes note of a test program that ended without telling its result.
-    pub(crate) fn crashed(&mut self, name: &str, how: &str) {
+    pub(crate) fn crashed(&mut self, program: &str, how: &str) {
         self.failed += 1;
-        self.failures.push(format!("{name} ({how})"));
+        self.failures.push(format!("{program}: {how}"));
     }
 
     /// Tests that passed.
@@ -84,10 +84,10 @@ mod tests {
             "test glibc::malloc ... FAILED",
             "test result: FAILED. 11 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
         ] {
-            tally.line(line);
+            tally.line("functions", line);
         }
         assert_eq!((tally.passed(), tally.failed, tally.skipped()), (10, 1, 1));
-        assert_eq!(tally.failures, ["glibc::malloc"]);
+        assert_eq!(tally.failures, ["functions: glibc::malloc"]);
     }
 
     /// Make sure that a test program that crashed is a failure.
@@ -96,7 +96,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.crashed("attach", "signal: 11");
         let mut sum = Tally::default();
-        sum.line("test result: ok. 3 passed; 0 failed; 0 ignored");
+        sum.line("attach", "test result: ok. 3 passed; 0 failed; 0 ignored");
         sum.add(tally);
         assert_eq!((sum.passed(), sum.failed), (3, 1));
     }

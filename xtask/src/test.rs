@@ -51,7 +51,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     let mut tiers = Vec::new();
 
     if !options.unit {
-        packages::provide(packages::TESTS, !options.no_install)?;
+        packages::provide(packages::TESTS, !options.no_install);
     }
     if options.ebpf && ebpf::run_task(true).inspect_err(complain).is_err() {
         broken.push("the BPF object".to_owned());
@@ -186,8 +186,8 @@ fn watch(command: &mut Command, name: &str, tally: &Mutex<Tally>) -> Result<()> 
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     let stderr = child.stderr.take().context("stderr is a pipe")?;
     thread::scope(|scope| {
-        scope.spawn(|| pass_on(stdout, tally, |line| println!("{line}")));
-        scope.spawn(|| pass_on(stderr, tally, |line| eprintln!("{line}")));
+        scope.spawn(|| pass_on(stdout, name, tally, |line| println!("{line}")));
+        scope.spawn(|| pass_on(stderr, name, tally, |line| eprintln!("{line}")));
     });
     let status = child.wait()?;
     let mut tally = lock(tally);
@@ -197,12 +197,12 @@ fn watch(command: &mut Command, name: &str, tally: &Mutex<Tally>) -> Result<()> 
     Ok(())
 }
 
-fn pass_on(stream: impl Read, tally: &Mutex<Tally>, print: impl Fn(&str)) {
+fn pass_on(stream: impl Read, program: &str, tally: &Mutex<Tally>, print: impl Fn(&str)) {
     for line in BufReader::new(stream).split(b'\n') {
         let Ok(line) = line else { return };
         let line = String::from_utf8_lossy(&line);
         print(&line);
-        lock(tally).line(&line);
+        lock(tally).line(program, &line);
     }
 }
 

@@ -15,10 +15,8 @@ use crate::{
     thread,
 };
 
-/// Sizes from here on cannot be had: a process has 2^47 bytes of addresses (with five-level page tables it gets
-/// more only by asking the kernel for it). Such a call is let pass without a return probe, because a C++
-/// allocator throws from it, and the unwinder cannot pass a return probe's trampoline.
-const ABSURD_BYTES: u64 = 1 << 47;
+/// No address space is as large as this; a product beyond it might not fit into 64 bits either.
+const IMPOSSIBLE_BYTES: u64 = 1 << 57;
 
 /// Whether calls are recorded now.
 #[inline(always)]
@@ -46,11 +44,7 @@ pub(crate) fn enter(call: &Call) -> u32 {
     let cookie = call.cookie();
     let (shape, site) = Call::shape(cookie);
     count_enter(site);
-    let Some(size_bytes) = requested_bytes(call, shape) else {
-        count(Counter::Absurd);
-        count_exit(site);
-        return IGNORE_RETURN;
-    };
+    let size_bytes = requested_bytes(call, shape);
     let ptr = call.arg(shape.ptr);
     // A resize to a small block still ends the large one.
     if size_bytes < MIN_SIZE_BYTES.load() && ptr == 0 {
@@ -58,8 +52,7 @@ pub(crate) fn enter(call: &Call) -> u32 {
         count_exit(site);
         return IGNORE_RETURN;
     }
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    let Ok(return_address) = (unsafe { bpf_probe_read_user(sp as *const u64) }) else {
+    let Some(return_address) = call.return_address() else {
         count(Counter::ReturnLost);
         return IGNORE_RETURN;
     };
@@ -94,6 +87,11 @@ pub(crate) fn exit(call: &Call) {
     if shape.is_free() {
         return;
     }
+    if !recording() {
+        // The books are closed: what the call took out of them goes back, and what it brings does not count.
+        live::put_old_back(slot);
+        return;
+    }
     let address = block_address(shape, call.result(), slot.size_bytes, slot.ptr, slot.out);
     if address != 0 {
         live::release_old(slot);
@@ -115,23 +113,19 @@ pub(crate) fn exit(call: &Call) {
     }
 }
 
-/// Bytes asked for; `None` when they cannot be had.
+/// Bytes asked for; the largest number where the product does not fit, as in a call that must fail.
 #[inline(always)]
-fn requested_bytes(call: &Call, shape: CallShape) -> Option<u64> {
+fn requested_bytes(call: &Call, shape: CallShape) -> u64 {
     let size = call.arg(shape.size);
-    let total = if shape.count.is_some() {
-        let count = call.arg(shape.count);
-        // The product of two values below 2^47 can overflow; BPF has no wide multiplication, so divide.
-        if count != 0 && size > ABSURD_BYTES / count {
-            ABSURD_BYTES
-        } else {
-            size * count
-        }
+    if !shape.count.is_some() {
+        return size;
+    }
+    let count = call.arg(shape.count);
+    if count != 0 && size > IMPOSSIBLE_BYTES / count {
+        u64::MAX
     } else {
-        size
-    };
-    // `reallocf` releases the old block even then, so its return is of interest.
-    (total < ABSURD_BYTES || shape.flags.contains(CallFlags::FREES_ON_FAILURE)).then_some(total)
+        size * count
+    }
 }
 
 /// Address of the new block, 0 when the call failed.

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::pt_regs,
-    helpers::{bpf_get_attach_cookie, bpf_get_func_ip},
+    helpers::{bpf_get_attach_cookie, bpf_get_func_ip, bpf_probe_read_user},
     programs::{ProbeContext, RetProbeContext},
 };
 use tracer_common::call::{Arg, CallShape};
@@ -62,6 +62,13 @@ impl Call {
     #[inline(always)]
     pub(crate) fn sp(&self) -> u64 {
         self.regs().rsp
+    }
+
+    /// At the entry: where the call returns to, which is on top of the stack.
+    #[inline(always)]
+    pub(crate) fn return_address(&self) -> Option<u64> {
+        // SAFETY: the helper checks the address and fails on one that cannot be read.
+        unsafe { bpf_probe_read_user(self.sp() as *const u64) }.ok()
     }
 
     /// The frame pointer of the caller.

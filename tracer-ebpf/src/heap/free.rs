@@ -41,10 +41,13 @@ pub(crate) fn enter(call: &Call) -> bool {
     if !shape.flags.contains(CallFlags::NESTS) {
         return false;
     }
+    let Some(return_address) = call.return_address() else {
+        return false;
+    };
     slot.sp = sp;
+    slot.return_address = return_address;
     slot.cookie = cookie;
     slot.ptr = 0;
     slot.old_valid = 0;
-    slot.return_address = 0;
     true
 }

@@ -89,7 +89,7 @@ pub(crate) fn release_old(slot: &ThreadSlot) {
 pub(crate) fn put_old_back(slot: &ThreadSlot) {
     if slot.old_valid != 0
         && LIVE
-            .insert(key(slot.ptr), &slot.old, u64::from(BPF_ANY))
+            .insert(key(slot.ptr), slot.old, u64::from(BPF_ANY))
             .is_err()
     {
         count(Counter::LiveFull);

@@ -2,6 +2,7 @@
 
 pub(crate) mod alloc;
 pub(crate) mod call;
+pub(crate) mod exception;
 pub(crate) mod free;
 mod live;
 mod pending;

@@ -32,7 +32,7 @@ pub(crate) fn is_inside(slot: &mut ThreadSlot, sp: u64) -> bool {
 }
 
 #[inline(always)]
-fn holds_trampoline(slot: &ThreadSlot) -> bool {
+pub(super) fn holds_trampoline(slot: &ThreadSlot) -> bool {
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     let Ok(there) = (unsafe { bpf_probe_read_user(slot.sp as *const u64) }) else {
         return false;

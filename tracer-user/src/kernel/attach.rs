@@ -152,6 +152,30 @@ impl Kernel {
         self.link_program("objects_changed", false, &points)
     }
 
+    /// Probes a function by which an unwinder begins. Until that worked, functions that may throw must not be
+    /// probed at their return.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said, of the program or of the probe.
+    pub fn attach_unwinder(&mut self, path: &Path, site: &Site) -> Result<(), KernelError> {
+        const PROGRAM: &str = "unwind_begin";
+        if let Some(refused) = self.unwind_refused.take() {
+            return Err(refused);
+        }
+        let points = Points {
+            path,
+            offsets: vec![site.file_offset],
+            cookies: vec![0],
+        };
+        self.link_program(PROGRAM, false, &points)
+            .map_err(|source| KernelError::System {
+                action: "attach",
+                program: PROGRAM,
+                source,
+            })
+    }
+
     /// Numbers the functions' sites, for their counters.
     fn points<'a>(
         &mut self,

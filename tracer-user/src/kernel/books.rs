@@ -8,7 +8,10 @@ use std::{
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use tracer_common::{
     counters::Counter,
-    wire::{Event, LiveBlock, LiveKey, STACK_NOT_STORED, SiteCalls, Stack, StackTotals, State},
+    wire::{
+        Event, LiveBlock, LiveKey, ReturnSlot, STACK_NOT_STORED, SiteCalls, Stack, StackTotals,
+        State,
+    },
 };
 
 use super::{Kernel, KernelError, SiteOwner, load::map_fd, sys};
@@ -153,6 +156,20 @@ impl Kernel {
         Ok(Events(ring))
     }
 
+    /// Takes the open end of the buffer of return addresses to put back.
+    ///
+    /// # Errors
+    ///
+    /// When it was taken before.
+    pub fn take_returns(&mut self) -> Result<Returns, KernelError> {
+        let map = self
+            .ebpf
+            .take_map("RETURNS")
+            .ok_or(KernelError::Missing("RETURNS"))?;
+        let ring = RingBuf::try_from(map).map_err(failed("read", "RETURNS"))?;
+        Ok(Returns(ring))
+    }
+
     fn fd(&self, map: &'static str) -> Result<BorrowedFd<'_>, KernelError> {
         self.ebpf
             .map(map)
@@ -185,6 +202,27 @@ impl AsFd for Events {
 impl AsRawFd for Events {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+/// Return addresses that threads wait for to be put back. Readable when one waits.
+pub struct Returns(RingBuf<MapData>);
+
+impl Returns {
+    /// The next one, if one waits.
+    pub fn next_return(&mut self) -> Option<ReturnSlot> {
+        loop {
+            let item = self.0.next()?;
+            if let Ok(slot) = ReturnSlot::from_bytes(&item) {
+                return Some(slot);
+            }
+        }
+    }
+}
+
+impl AsFd for Returns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -19,8 +19,8 @@ use super::{
     Kernel, LoadOptions, Programs,
     btf::{self, TrampolineOffsets},
     sys::{
-        MultiAttach, MultiLink, TrialMap, create_trial_map, for_each_entry, link_multi,
-        load_multi_program,
+        MultiAttach, MultiLink, MultiProgram, TrialMap, create_trial_map, for_each_entry,
+        link_multi, load_multi_program,
     },
 };
 use crate::target::Site;
@@ -143,7 +143,8 @@ pub fn has_ring_buffers() -> io::Result<bool> {
     is_map_supported(MapType::RingBuf).map_err(io::Error::other)
 }
 
-/// The helper functions that the programs call, by the kernel's names.
+/// The helper functions that the programs call, by the kernel's names; but for the program for exceptions, without
+/// which memtrace works.
 const HELPERS: [(&str, BpfHelper); 14] = [
     ("bpf_map_lookup_elem", BpfHelper::BPF_FUNC_map_lookup_elem),
     ("bpf_map_update_elem", BpfHelper::BPF_FUNC_map_update_elem),
@@ -220,12 +221,14 @@ pub(super) fn nothing_program(attach: MultiAttach) -> io::Result<OwnedFd> {
         imm: 0,
     };
     // r0 = 0; exit
-    load_multi_program(
-        "nothing",
-        &[insn(0xb7), insn(0x95)],
-        c"Dual MIT/GPL",
+    load_multi_program(&MultiProgram {
+        name: "nothing",
+        instructions: &[insn(0xb7), insn(0x95)],
+        license: c"Dual MIT/GPL",
         attach,
-    )
+        sleepable: false,
+        types: None,
+    })
 }
 
 /// Attaches such a program to memtrace itself.
@@ -253,6 +256,13 @@ mod tests {
     use super::*;
     use crate::kernel::object;
 
+    /// Helpers that only the program for exceptions calls.
+    const FOR_EXCEPTIONS: [BpfHelper; 3] = [
+        BpfHelper::BPF_FUNC_loop,
+        BpfHelper::BPF_FUNC_copy_from_user_task,
+        BpfHelper::BPF_FUNC_get_current_task_btf,
+    ];
+
     /// Make sure that the list of helpers is that of the object: no helper missing, none too many.
     #[test]
     fn helpers_of_the_object() {
@@ -265,7 +275,12 @@ mod tests {
             .filter(|insn| insn.code == CALL && insn.src_reg() == 0)
             .map(|insn| insn.imm)
             .collect();
-        let listed: BTreeSet<i32> = HELPERS.iter().map(|(_, helper)| *helper as i32).collect();
+        let listed: BTreeSet<i32> = HELPERS
+            .iter()
+            .map(|(_, helper)| *helper)
+            .chain(FOR_EXCEPTIONS)
+            .map(|helper| helper as i32)
+            .collect();
         assert_eq!(listed, called);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::CString,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -11,6 +10,7 @@ use aya::{
     maps::Map,
     programs::{RawTracePoint, UProbe},
 };
+use aya_obj::ProgramSection;
 use tracer_common::limits::MAX_SITES;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     btf::TrampolineOffsets,
     features::Backend,
     object,
-    sys::{self, MultiAttach},
+    sys::{self, FunctionTypes, MultiAttach, MultiProgram},
 };
 
 /// Which programs run at the probes.
@@ -53,12 +53,13 @@ pub struct LoadOptions {
 
 /// The programs and maps of one run. Dropping it detaches everything.
 pub struct Kernel {
-    /// Declared first: links go before the programs and the maps.
     pub(super) links: Vec<OwnedFd>,
     pub(super) multi: HashMap<&'static str, OwnedFd>,
     pub(super) ebpf: Ebpf,
     pub(super) options: LoadOptions,
     pub(super) sites: Vec<SiteOwner>,
+    /// Why exceptions cannot be helped, if they cannot.
+    pub(super) unwind_refused: Option<KernelError>,
 }
 
 impl Kernel {
@@ -96,9 +97,11 @@ impl Kernel {
             ebpf,
             options,
             sites: Vec::new(),
+            unwind_refused: None,
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;
+        kernel.unwind_refused = kernel.load_unwind_begin().err();
         Ok(kernel)
     }
 
@@ -156,15 +159,32 @@ impl Kernel {
                 "objects_changed",
             ]
             .into_iter()
-            .try_for_each(|program| {
-                let probe: &mut UProbe = self.program(program)?;
-                probe.load().map_err(|source| KernelError::Program {
-                    action: "load",
-                    program,
-                    source,
-                })
-            }),
+            .try_for_each(|program| self.load_perf_event(program)),
         }
+    }
+
+    /// Loads the program for exceptions, which a kernel before Linux 5.17 refuses.
+    fn load_unwind_begin(&mut self) -> Result<(), KernelError> {
+        const PROGRAM: &str = "unwind_begin";
+        match self.options.backend {
+            Backend::Session | Backend::Multi => self.load_multi(&[(PROGRAM, MultiAttach::Multi)]),
+            Backend::PerfEvent => self.load_perf_event(PROGRAM),
+        }
+    }
+
+    fn load_perf_event(&mut self, program: &'static str) -> Result<(), KernelError> {
+        let probe: &mut UProbe = self.program(program)?;
+        probe.load().map_err(|source| KernelError::Program {
+            action: "load",
+            program,
+            source,
+        })
+    }
+
+    /// Why functions that may throw cannot be probed, if they cannot.
+    #[must_use]
+    pub const fn exceptions_refused(&self) -> Option<&KernelError> {
+        self.unwind_refused.as_ref()
     }
 
     /// A program of the object, as what it must be.
@@ -202,6 +222,7 @@ impl Kernel {
         object
             .relocate_calls(&text)
             .map_err(|error| relocate(&error))?;
+        let btf = self.object_btf()?;
         for &(name, attach) in programs {
             let program = object
                 .programs
@@ -211,16 +232,36 @@ impl Kernel {
                 .functions
                 .get(&program.function_key())
                 .ok_or(KernelError::Missing(name))?;
-            let license = CString::from(program.license.as_c_str());
-            let fd = sys::load_multi_program(name, &function.instructions, &license, attach)
-                .map_err(|source| KernelError::System {
-                    action: "load",
-                    program: name,
-                    source,
-                })?;
+            let records = function.func_info.func_info_bytes();
+            let fd = sys::load_multi_program(&MultiProgram {
+                name,
+                instructions: &function.instructions,
+                license: &program.license,
+                attach,
+                sleepable: matches!(program.section, ProgramSection::UProbe { sleepable: true }),
+                types: btf.as_ref().map(|btf| FunctionTypes {
+                    btf: btf.as_fd(),
+                    records: &records,
+                    record_bytes: u32::try_from(function.func_info_rec_size).unwrap_or(0),
+                }),
+            })
+            .map_err(|source| KernelError::System {
+                action: "load",
+                program: name,
+                source,
+            })?;
             self.multi.insert(name, fd);
         }
         Ok(())
+    }
+
+    /// The BTF that aya loaded for the object; `None` where the kernel takes none.
+    fn object_btf(&mut self) -> Result<Option<OwnedFd>, KernelError> {
+        let program: &mut RawTracePoint = self.program("task_exec")?;
+        let Ok(fd) = program.fd() else {
+            return Ok(None);
+        };
+        Ok(sys::btf_of(fd).ok())
     }
 
     /// What the kernel measured of all programs that run at probes.
@@ -251,6 +292,15 @@ impl Kernel {
     /// Room for probe sites that is left.
     pub(super) fn sites_left(&self) -> usize {
         (MAX_SITES as usize).saturating_sub(self.sites.len())
+    }
+}
+
+impl Drop for Kernel {
+    /// Removes the probes in the reverse order of their attachment: first those of allocating functions.
+    fn drop(&mut self) {
+        while let Some(link) = self.links.pop() {
+            drop(link);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod object;
 mod sys;
 
 pub use attach::SiteOwner;
-pub use books::Events;
+pub use books::{Events, Returns};
 pub use error::KernelError;
 pub use load::{Kernel, LoadOptions, Programs};
 pub use log::LogForwarder;

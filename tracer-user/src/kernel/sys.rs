@@ -16,9 +16,11 @@ use aya_obj::generated::{bpf_insn, bpf_prog_info};
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
 const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
 
 /// How a program is attached to many points by one link.
@@ -119,19 +121,56 @@ struct ProgLoad {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    reserved: u32,
 }
 
-/// Loads a uprobe program for attachment by one link to many points.
+/// A program to load for attachment by one link to many points.
+pub(super) struct MultiProgram<'a> {
+    /// Its name; the kernel keeps 15 bytes.
+    pub(super) name: &'a str,
+    /// Its instructions, relocated.
+    pub(super) instructions: &'a [bpf_insn],
+    /// Its licence.
+    pub(super) license: &'a CStr,
+    /// How it will be attached.
+    pub(super) attach: MultiAttach,
+    /// Whether it may sleep.
+    pub(super) sleepable: bool,
+    /// The types of its functions, which programs with callbacks must have.
+    pub(super) types: Option<FunctionTypes<'a>>,
+}
+
+/// The types of a program's functions.
+pub(super) struct FunctionTypes<'a> {
+    /// The object's BTF in the kernel.
+    pub(super) btf: BorrowedFd<'a>,
+    /// Records of `struct bpf_func_info`.
+    pub(super) records: &'a [u8],
+    /// Bytes of one record.
+    pub(super) record_bytes: u32,
+}
+
+/// Loads a uprobe program.
 ///
 /// # Errors
 ///
 /// What the kernel said, with the last part of the verifier's log.
-pub(super) fn load_multi_program(
-    name: &str,
-    instructions: &[bpf_insn],
-    license: &CStr,
-    attach: MultiAttach,
-) -> io::Result<OwnedFd> {
+pub(super) fn load_multi_program(program: &MultiProgram<'_>) -> io::Result<OwnedFd> {
+    let MultiProgram {
+        name,
+        instructions,
+        license,
+        attach,
+        sleepable,
+        types,
+    } = program;
     let mut prog_name = [0; 16];
     for (to, from) in prog_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
@@ -142,9 +181,21 @@ pub(super) fn load_multi_program(
         insns: address(instructions.as_ptr()),
         license: address(license.as_ptr()),
         prog_name,
-        expected_attach_type: attach as u32,
+        prog_flags: if *sleepable { BPF_F_SLEEPABLE } else { 0 },
+        expected_attach_type: *attach as u32,
         ..ProgLoad::default()
     };
+    if let Some(FunctionTypes {
+        btf,
+        records,
+        record_bytes,
+    }) = types
+    {
+        attr.prog_btf_fd = raw(*btf);
+        attr.func_info_rec_size = *record_bytes;
+        attr.func_info = address(records.as_ptr());
+        attr.func_info_cnt = length(records)?.checked_div(*record_bytes).unwrap_or(0);
+    }
     let error = match bpf_fd(BPF_PROG_LOAD, &mut attr) {
         Ok(fd) => return Ok(fd),
         Err(error) => error,
@@ -337,6 +388,26 @@ struct ObjInfo {
     info: u64,
 }
 
+#[repr(C)]
+struct GetFdById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The BTF that a program was loaded with.
+pub(super) fn btf_of(program: impl AsFd) -> io::Result<OwnedFd> {
+    let info = program_info(program)?;
+    bpf_fd(
+        BPF_BTF_GET_FD_BY_ID,
+        &mut GetFdById {
+            id: info.btf_id,
+            next_id: 0,
+            open_flags: 0,
+        },
+    )
+}
+
 /// What the kernel measured of a program while statistics were enabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunStats {
@@ -348,6 +419,14 @@ pub struct RunStats {
 
 /// Statistics of a program; zero before anyone enabled them.
 pub(super) fn run_stats(program: impl AsFd) -> io::Result<RunStats> {
+    let info = program_info(program)?;
+    Ok(RunStats {
+        run_ns: info.run_time_ns,
+        runs: info.run_cnt,
+    })
+}
+
+fn program_info(program: impl AsFd) -> io::Result<bpf_prog_info> {
     // SAFETY: a struct of integers and byte arrays; zeroes are a value.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let mut attr = ObjInfo {
@@ -356,8 +435,5 @@ pub(super) fn run_stats(program: impl AsFd) -> io::Result<RunStats> {
         info: address(&raw mut info),
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(RunStats {
-        run_ns: info.run_time_ns,
-        runs: info.run_cnt,
-    })
+    Ok(info)
 }

@@ -269,6 +269,12 @@ mod tests {
     #[test]
     fn documented() {
         let text = include_str!("../../../docs/json.md");
+        for counter in tracer_common::counters::Counter::ALL {
+            assert!(
+                text.contains(&format!("`{}`", counter.name())),
+                "{counter:?}"
+            );
+        }
         let mut pending = vec![json(&sample::report())];
         while let Some(value) = pending.pop() {
             match value {

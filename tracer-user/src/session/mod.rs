@@ -1,6 +1,8 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
+mod clock;
 mod cost;
+mod guard;
 mod launch;
 mod observer;
 mod options;

@@ -1,20 +1,22 @@
 //! The run itself: start, wait for what ends it, stop, report.
 
 use std::{
+    io,
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until},
 };
 use tracer_common::{counters::Counter, wire::EventKind};
 
 use super::{
-    Launched, Observer, Options, Progress, Target, cost::Hits, quiet::Baseline, readable::readable,
-    snapshot::Snapshot, tracer::Tracer, wait::Impatience,
+    Launched, Observer, Options, Progress, Target, cost::Hits, guard::Guard, quiet::Baseline,
+    readable::readable, snapshot::Snapshot, tracer::Tracer, wait::Impatience,
 };
 use crate::{
     kernel::Kernel,
@@ -71,6 +73,24 @@ pub struct Attached {
     tracer: Tracer,
     command: Option<Launched>,
     started: SystemTime,
+    runtime: Runtime,
+    signals: Signals,
+}
+
+/// What ends a run from outside, caught from before the first probe is attached.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch(runtime: &Runtime) -> io::Result<Self> {
+        let _context = runtime.enter();
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
 }
 
 impl Attached {
@@ -84,12 +104,10 @@ impl Attached {
             mut tracer,
             command,
             started,
+            runtime,
+            mut signals,
         } = self;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the event loop")?;
-        let end = runtime.block_on(watch(&mut tracer, options, observer))?;
+        let end = runtime.block_on(watch(&mut tracer, &mut signals, options, observer))?;
         let _impatience = Impatience::arm();
         finish(tracer, options, observer, end, started, command)
     }
@@ -102,6 +120,11 @@ impl Attached {
 /// When the process cannot be traced, or the kernel refuses what is needed. Nothing is attached then.
 pub fn attach(options: &Options, observer: &dyn Observer) -> Result<Attached> {
     let started = SystemTime::now();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let signals = Signals::catch(&runtime).context("cannot catch signals")?;
     let (mut tracer, command) = match &options.target {
         Target::Running(pid) => {
             let mut tracer = Tracer::new(Process::open(*pid)?, options)?;
@@ -161,13 +184,22 @@ pub fn attach(options: &Options, observer: &dyn Observer) -> Result<Attached> {
         tracer,
         command,
         started,
+        runtime,
+        signals,
     })
 }
 
 /// Waits for what ends the recording, and looks after the run meanwhile.
-async fn watch(tracer: &mut Tracer, options: &Options, observer: &dyn Observer) -> Result<End> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn watch(
+    tracer: &mut Tracer,
+    signals: &mut Signals,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<End> {
+    let Signals {
+        interrupt,
+        terminate,
+    } = signals;
     let exit = readable(tracer.process.pidfd().try_clone_to_owned()?)?;
     let mut events = readable(tracer.kernel.take_events()?)?;
     let mut log = if options.log_bpf {
@@ -315,10 +347,15 @@ fn finish(
         kernel,
         modules,
         warnings,
+        guard,
         ..
     } = tracer;
     // The probes go while the names are looked up: neither waits for the other, and the target runs free at once.
-    let detaching = std::thread::spawn(move || drop::<Kernel>(kernel));
+    let detaching = std::thread::spawn(move || {
+        drop::<Kernel>(kernel);
+        // Exceptions meet return probes until the last of them is gone.
+        drop::<Option<Guard>>(guard);
+    });
     observer.notice(&format!(
         "recorded {:.1} s; naming {} stacks",
         duration.as_secs_f64(),

@@ -9,6 +9,7 @@ use tracer_common::{
     wire::{STACK_NOT_STORED, Stack, StackTotals},
 };
 
+use super::clock::monotonic_ns;
 use crate::{
     kernel::Kernel,
     report::{StackRow, Totals},
@@ -198,11 +199,4 @@ impl Snapshot {
             })
             .collect()
     }
-}
-
-/// `CLOCK_MONOTONIC`, the clock of the BPF side.
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
-        + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

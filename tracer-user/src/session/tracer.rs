@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Observer, Options, cost::CostMeter};
+use super::{Observer, Options, cost::CostMeter, guard::Guard};
 use crate::{
     kernel::{
         Kernel, LoadOptions,
@@ -16,7 +16,7 @@ use crate::{
     },
     report::{AllocatorInfo, Calls},
     symbolize::{CodeMapping, Modules},
-    target::{Allocator, Discovery, Process, TargetError, loader, maps},
+    target::{Allocator, Discovery, Process, TargetError, Unwinder, loader, maps},
 };
 
 /// A process and everything that traces it.
@@ -28,6 +28,9 @@ pub(super) struct Tracer {
     discovery: Discovery,
     allocators: Vec<Allocator>,
     loader_probed: bool,
+    /// Whether exceptions pass the return probes unharmed.
+    exceptions_pass: bool,
+    pub(super) guard: Option<Guard>,
     pub(super) warnings: Vec<String>,
     /// When the recording began.
     pub(super) began: Instant,
@@ -67,6 +70,8 @@ impl Tracer {
             discovery: Discovery::new(options.functions.clone()),
             allocators: Vec::new(),
             loader_probed: false,
+            exceptions_pass: true,
+            guard: None,
             warnings,
             began: Instant::now(),
             cpu_before: process.stat().map(|stat| stat.cpu_time).unwrap_or_default(),
@@ -82,12 +87,25 @@ impl Tracer {
     /// When there is none at all, the process is gone, or the kernel refuses every probe of one.
     pub(super) fn look(&mut self, observer: &dyn Observer) -> Result<()> {
         let late = !self.allocators.is_empty();
-        for allocator in self.discovery.scan(&self.process)? {
+        let allocators = self.discovery.scan(&self.process)?;
+        self.probe_unwinders(observer);
+        for mut allocator in allocators {
             let number = self.allocators.len();
+            if !self.exceptions_pass {
+                self.leave_out_throwing(&mut allocator, observer);
+            }
             for (function, error) in self.kernel.attach(&allocator, number)? {
+                // The kernel allows one reference counter offset per instruction, and bcc leaves its own undefined.
+                let hint = match error.raw_os_error() {
+                    Some(libc::EINVAL) => {
+                        " (another tracer, such as one of bcc's, holds a probe there: end it and try again)"
+                    }
+                    _ => "",
+                };
+                let object = &allocator.object;
                 self.warn(
                     observer,
-                    format!("{function} of {} is not probed: {error}", allocator.object),
+                    format!("{function} of {object} is not probed: {error}{hint}"),
                 );
             }
             for function in &allocator.unprobed {
@@ -116,6 +134,50 @@ impl Tracer {
             }
         }
         self.learn_modules()
+    }
+
+    /// Makes C++ exceptions pass the return probes.
+    fn probe_unwinders(&mut self, observer: &dyn Observer) {
+        for unwinder in self.discovery.take_unwinders() {
+            if let Err(error) = self.probe_unwinder(&unwinder) {
+                self.exceptions_pass = false;
+                self.warn(
+                    observer,
+                    format!(
+                        "C++ exceptions of {} are not watched: {error}",
+                        unwinder.object
+                    ),
+                );
+            }
+        }
+    }
+
+    fn probe_unwinder(&mut self, unwinder: &Unwinder) -> Result<()> {
+        if self.guard.is_none() {
+            let returns = self.kernel.take_returns()?;
+            let guard = Guard::start(&self.process, returns)
+                .context("cannot open the process's memory for writing")?;
+            self.guard = Some(guard);
+        }
+        self.kernel
+            .attach_unwinder(&unwinder.attach_path, &unwinder.site)?;
+        Ok(())
+    }
+
+    /// Takes functions that may throw out of an allocator: an exception that meets a return probe ends the process.
+    fn leave_out_throwing(&mut self, allocator: &mut Allocator, observer: &dyn Observer) {
+        let before = allocator.functions.len();
+        allocator.functions.retain(|function| !function.may_throw());
+        let left_out = before - allocator.functions.len();
+        if left_out > 0 {
+            self.warn(
+                observer,
+                format!(
+                    "{left_out} forms of operator new of {} are not traced, so that exceptions pass them",
+                    allocator.object
+                ),
+            );
+        }
     }
 
     /// Like [`Tracer::look`], for a process whose allocator may not be mapped yet.

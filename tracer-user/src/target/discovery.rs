@@ -8,7 +8,7 @@ use std::{
 use object::read::ReadCache;
 
 use super::{
-    Allocator, AllocatorKind,
+    Allocator, AllocatorKind, Site,
     debug_file::find_debug_file,
     error::TargetError,
     loader::{SearchOrder, executable_mapping, search_order},
@@ -34,6 +34,18 @@ pub struct Discovery {
     found: bool,
     /// Whether a process that was up was scanned.
     scanned: bool,
+    unwinders: Vec<Unwinder>,
+}
+
+/// A function by which the C++ runtime begins to unwind the stack.
+#[derive(Clone, Debug)]
+pub struct Unwinder {
+    /// The object's path as the target sees it.
+    pub object: String,
+    /// A path through which the kernel reaches exactly the mapped inode.
+    pub attach_path: PathBuf,
+    /// Where to put the probe.
+    pub site: Site,
 }
 
 /// One object that was looked at.
@@ -44,6 +56,7 @@ struct Object {
     attach_path: PathBuf,
     identity: FileIdentity,
     groups: Vec<Group>,
+    unwinders: Vec<Site>,
 }
 
 impl Discovery {
@@ -58,6 +71,7 @@ impl Discovery {
             server: None,
             found: false,
             scanned: false,
+            unwinders: Vec::new(),
         }
     }
 
@@ -106,6 +120,14 @@ impl Discovery {
             SearchOrder::Known { settled, .. } => !settled,
             SearchOrder::Static | SearchOrder::Unknown(_) => false,
         };
+        for object in &objects {
+            self.unwinders
+                .extend(object.unwinders.iter().map(|site| Unwinder {
+                    object: object.file.path().to_string_lossy().into_owned(),
+                    attach_path: object.attach_path.clone(),
+                    site: site.clone(),
+                }));
+        }
         let mut allocators = user.finish(late || starting)?;
         allocators.extend(self.arrange(process, &mappings, &order, objects));
         self.found |= !allocators.is_empty();
@@ -116,6 +138,11 @@ impl Discovery {
         }
         self.scanned |= !starting;
         Ok(allocators)
+    }
+
+    /// The functions, found by the scans since the last call, that begin to unwind the stack for an exception.
+    pub fn take_unwinders(&mut self) -> Vec<Unwinder> {
+        std::mem::take(&mut self.unwinders)
     }
 
     /// Puts the allocators in the order in which they serve `malloc`, each with the reason.
@@ -263,6 +290,7 @@ fn look_at(
     Some(Object {
         file: file.clone(),
         executable,
+        unwinders: scan.unwinders(&object, &facts),
         groups: scan.groups(&object, &facts, &taken),
         soname: facts.soname,
         attach_path,

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use tracer_common::call::CallShape;
 
 pub use self::{
-    discovery::Discovery,
+    discovery::{Discovery, Unwinder},
     error::TargetError,
     objects::FileIdentity,
     process::Process,
@@ -100,6 +100,20 @@ pub struct Function {
     pub shape: CallShape,
     /// Where to put the probe.
     pub site: Site,
+}
+
+impl Function {
+    /// Whether it is one of C++'s operators that throw when there is no memory.
+    #[must_use]
+    pub fn may_throw(&self) -> bool {
+        const THROWING: [&str; 5] = ["_Znwm", "_Znam", "tc_new", "mi_new", "__size_returning_new"];
+        std::iter::once(&self.name)
+            .chain(&self.aliases)
+            .any(|name| {
+                THROWING.iter().any(|throwing| name.starts_with(throwing))
+                    && !name.contains("nothrow")
+            })
+    }
 }
 
 /// The instruction that a probe replaces with a breakpoint.

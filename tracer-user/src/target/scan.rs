@@ -49,7 +49,12 @@ pub(super) struct Scan {
     found: Vec<Found>,
     markers: BTreeSet<u8>,
     is_loader: bool,
+    /// Address and size of the functions in [`UNWINDERS`].
+    unwinders: BTreeSet<(u64, u64)>,
 }
+
+/// Where the C++ runtime begins to unwind the stack: for an exception, and for the end of a cancelled thread.
+const UNWINDERS: [&str; 2] = ["_Unwind_RaiseException", "_Unwind_ForcedUnwind"];
 
 /// What a dynamic loader exports. musl's, alone, is the C library at once; not everywhere has it a name in itself.
 const LOADER_MARK: &str = "_dl_debug_state";
@@ -77,6 +82,9 @@ impl Scan {
                     .and_then(|strength| u8::try_from(strength).ok()),
             );
         }
+        if UNWINDERS.contains(&symbol.name) {
+            self.unwinders.insert((symbol.address, symbol.size_bytes));
+        }
         if let Some(known) = catalogue::lookup(symbol.name) {
             self.found.push(Found {
                 name: symbol.name.to_owned(),
@@ -86,6 +94,22 @@ impl Scan {
                 exported: symbol.exported,
             });
         }
+    }
+
+    /// Where to probe the functions that begin to unwind the stack.
+    pub(super) fn unwinders<'data, R: ReadRef<'data>>(
+        &self,
+        object: &ElfObject<'data, R>,
+        facts: &ObjectFacts,
+    ) -> Vec<Site> {
+        self.unwinders
+            .iter()
+            .filter_map(|(address, size)| {
+                // Any instruction serves, as long as the stack pointer has not moved.
+                let (site, _) = site_of(object, facts, *address, *size, CallShape::free(0)).ok()?;
+                Some(site)
+            })
+            .collect()
     }
 
     /// The allocators of the object: groups that both allocate and release. Functions at the addresses in `taken`

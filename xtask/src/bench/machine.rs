@@ -27,6 +27,8 @@ pub(crate) fn describe(memtrace: &Path) -> Result<Vec<(&'static str, String)>> {
     let memory_kib: u64 = field(&memory, "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse().ok())
         .unwrap_or(0);
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
     let os = fs::read_to_string("/etc/os-release")?;
     let os = os
         .lines()
@@ -35,6 +37,10 @@ pub(crate) fn describe(memtrace: &Path) -> Result<Vec<(&'static str, String)>> {
         ("date", tool(Command::new("date").args(["-u", "+%Y-%m-%d"]))),
         ("processor", format!("{model}, {cores} cores, {place}")),
         ("memory", format!("{} GiB", memory_kib >> 20)),
+        (
+            "load before the run",
+            format!("{load} (a busy machine blurs the results)"),
+        ),
         ("kernel", format!("Linux {}", kernel.trim())),
         (
             "system",

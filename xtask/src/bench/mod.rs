@@ -53,14 +53,14 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         "tracing needs root, and there is no sudo: run this as root"
     );
     let length = if options.quick {
-        "about 3 minutes"
+        "about a minute"
     } else {
-        "about 15 minutes"
+        "about 10 minutes"
     };
     println!(
         "The benchmark compares tracers on this machine: {length}, and nothing else should run meanwhile."
     );
-    packages::provide(packages::BENCHMARK, !options.no_install)?;
+    packages::provide(packages::BENCHMARK, !options.no_install);
     let workspace = workspace()?;
     let tools = Tools {
         memtrace: build_memtrace(&workspace)?,
@@ -73,6 +73,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     } else {
         (5, 3, 200_000)
     };
+    let machine = machine::describe(&tools.memtrace)?;
     let start = Instant::now();
     let pairs = step("malloc and free pairs", || {
         pairs::measure(&workspace, &tools, pair_rounds)
@@ -81,7 +82,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         redis::measure(&tools, redis_rounds, requests)
     })?;
     let results = Results {
-        machine: machine::describe(&tools.memtrace)?,
+        machine,
         minutes: start.elapsed().as_secs_f64() / 60.0,
         pairs,
         requests,

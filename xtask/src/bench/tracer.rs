@@ -10,6 +10,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{as_root, line, run};
 
+/// How often a tracer is started before the benchmark gives up, and how long it waits in between.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_secs(3);
+
 /// Who traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tracer {
@@ -70,7 +74,24 @@ impl Tools {
     }
 
     /// Starts `tracer` on a process and waits until it is in place.
+    ///
+    /// Tries again for a while: the kernel refuses a probe while one that differs in its reference counter is still
+    /// being removed from the same instruction, and bcc 0.26 sets that counter where the others do not.
     pub(crate) fn attach(&self, tracer: Tracer, pid: u32) -> Result<Option<Attached>> {
+        let mut attempt = 1;
+        loop {
+            match self.try_attach(tracer, pid) {
+                Err(error) if attempt < ATTEMPTS => {
+                    println!("    {tracer:?}, attempt {attempt}: {error:#}");
+                    thread::sleep(PAUSE);
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_attach(&self, tracer: Tracer, pid: u32) -> Result<Option<Attached>> {
         let pid_text = pid.to_string();
         let memtrace = |more: &[&str]| {
             let mut command = as_root(&self.memtrace);

@@ -64,6 +64,9 @@ pub(super) fn check<W: Write>(sheet: &mut Sheet<W>) -> io::Result<Option<Backend
     }
     let loaded = load(std::process::id(), backend);
     sheet.tell(&object(&loaded))?;
+    if let Ok(kernel) = &loaded {
+        sheet.tell(&exceptions(kernel.exceptions_refused()))?;
+    }
     sheet.tell(&match Kernel::enable_statistics() {
         Some(_) => Finding::ok("program statistics", "can be switched on for a moment"),
         None => Finding::warn(
@@ -228,6 +231,21 @@ fn object(loaded: &Result<Kernel, KernelError>) -> Finding {
             "BPF object",
             format!("does not load: {}", reasons(error)),
             "run a newer kernel (Linux 5.15 or later); if this one is, report the text above as a bug",
+        ),
+    }
+}
+
+fn exceptions(refused: Option<&KernelError>) -> Finding {
+    const SUBJECT: &str = "C++ exceptions";
+    match refused {
+        None => Finding::ok(SUBJECT, "pass probed functions unharmed"),
+        Some(error) => Finding::lack(
+            SUBJECT,
+            format!(
+                "cannot pass a probed function (Linux 5.17 has what it takes), so operator new is not traced where an \
+                 allocator has its own: {}",
+                reasons(error)
+            ),
         ),
     }
 }

@@ -1,5 +1,5 @@
 //! What would be probed in a process, and whether the kernel takes the probes: they are put in place for a moment,
-//! with programs that record nothing.
+//! with programs that record nothing and let returns and exceptions alone.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
         units::plural,
     },
     target::{
-        Allocator, Discovery, Process, Site, TargetError,
+        Allocator, Discovery, Process, Site, TargetError, Unwinder,
         loader::{self, LoaderProbe},
         user::UserFunctions,
     },
@@ -28,6 +28,7 @@ use crate::{
 pub(super) struct Found {
     process: Process,
     allocators: Vec<Allocator>,
+    unwinders: Vec<Unwinder>,
     loader: Option<LoaderProbe>,
 }
 
@@ -49,8 +50,10 @@ impl Found {
     /// When the process cannot be traced.
     pub(super) fn in_process(pid: u32, functions: UserFunctions) -> Result<Self, TargetError> {
         let process = Process::open(pid)?;
+        let mut discovery = Discovery::new(functions);
         Ok(Self {
-            allocators: Discovery::new(functions).scan(&process)?,
+            allocators: discovery.scan(&process)?,
+            unwinders: discovery.take_unwinders(),
             loader: loader::loader_probe(&process)?,
             process,
         })
@@ -65,6 +68,7 @@ impl Found {
         let Self {
             process,
             allocators,
+            unwinders,
             loader,
         } = self;
         sheet.section("Process")?;
@@ -78,12 +82,13 @@ impl Found {
         }
         let mut kernel = match backend {
             None => Err(("the kernel refused what is needed", FAILED_ABOVE)),
-            // That would take longer than a look is worth.
-            Some(Backend::PerfEvent) => Err((
-                "without uprobe_multi it takes 0.1 s to remove each",
+            // A session program decides at the entry that the return is none of its business. The older ways change
+            // the return address at once, which takes the care of a whole run.
+            Some(Backend::Multi | Backend::PerfEvent) => Err((
+                "only uprobe_session can do so without a trace",
                 "a short run tries them: memtrace -p PID -d 1s",
             )),
-            Some(backend) => features::load(process.pid(), backend)
+            Some(backend @ Backend::Session) => features::load(process.pid(), backend)
                 .map_err(|_| ("the programs do not load for this process", FAILED_ABOVE)),
         };
         for (number, allocator) in allocators.iter().enumerate() {
@@ -94,6 +99,9 @@ impl Found {
                 Err((reason, remedy)) => Answer::Untried(reason, remedy),
             };
             tell_allocator(sheet, allocator, &answer)?;
+        }
+        for unwinder in unwinders {
+            sheet.tell(&unwinder_finding(unwinder))?;
         }
         let answer = match (&mut kernel, loader) {
             (Ok(kernel), Some(LoaderProbe { attach_path, site })) => {
@@ -232,23 +240,8 @@ fn loader_finding(probe: Option<&LoaderProbe>, answer: io::Result<()>) -> Findin
             format!("none (a static program), or one that announces no changes: {LATE}"),
         );
     };
-    let Site {
-        file_offset,
-        instruction,
-        emulated,
-        ..
-    } = site;
     let path = fs::read_link(attach_path).unwrap_or_else(|_| attach_path.clone());
-    let place = format!(
-        "{}+{file_offset:#x}: {}, {}",
-        Escaped(basename(&path.to_string_lossy())),
-        Escaped(instruction),
-        if *emulated {
-            "emulated"
-        } else {
-            "single-stepped"
-        },
-    );
+    let place = place(&path.to_string_lossy(), site);
     match answer {
         Ok(()) => Finding::ok(SUBJECT, place),
         Err(error) => Finding::lack(
@@ -256,6 +249,31 @@ fn loader_finding(probe: Option<&LoaderProbe>, answer: io::Result<()>) -> Findin
             format!("{place}; refused: {}; {LATE}", reasons(&error)),
         ),
     }
+}
+
+/// Where C++ exceptions begin. Its program waits for a part of memtrace that only a run has, so it is not attached.
+fn unwinder_finding(unwinder: &Unwinder) -> Finding {
+    Finding::ok("exceptions", place(&unwinder.object, &unwinder.site))
+}
+
+/// A site of a file, in words.
+fn place(path: &str, site: &Site) -> String {
+    let Site {
+        entry_offset: _,
+        file_offset,
+        instruction,
+        emulated,
+    } = site;
+    format!(
+        "{}+{file_offset:#x}: {}, {}",
+        Escaped(basename(path)),
+        Escaped(instruction),
+        if *emulated {
+            "emulated"
+        } else {
+            "single-stepped"
+        },
+    )
 }
 
 #[cfg(test)]

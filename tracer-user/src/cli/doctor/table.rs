@@ -13,13 +13,14 @@ const WIDTH: usize = 100;
 const NAME_WIDTH: usize = 40;
 const INDENT: &str = "        ";
 
-/// The lines of the table, the heads of its columns first. `refused` names the functions that the kernel does not
+/// The lines of the table, the heads of its columns first; a site is a distance from the function's entry in bytes. `refused` names the functions that the kernel does not
 /// probe.
 pub(super) fn lines(functions: &[Function], refused: &[&str]) -> Vec<String> {
     let mut rows = vec![
         [
-            "function+offset",
+            "function",
             "aliases",
+            "site",
             "kernel",
             "arguments",
             "instruction",
@@ -37,19 +38,19 @@ pub(super) fn lines(functions: &[Function], refused: &[&str]) -> Vec<String> {
             .max()
             .unwrap_or_default()
     };
-    let widths = [width(0), width(1), width(2), width(3)];
+    let widths = [width(0), width(1), width(2), width(3), width(4)];
     rows.iter()
-        .map(|[name, aliases, kernel, arguments, instruction]| {
-            let [w0, w1, w2, w3] = widths;
+        .map(|[name, aliases, site, kernel, arguments, instruction]| {
+            let [w0, w1, w2, w3, w4] = widths;
             let line =
-                format!("{INDENT}{name:<w0$}  {aliases:<w1$}  {kernel:<w2$}  {arguments:<w3$}  ");
+                format!("{INDENT}{name:<w0$}  {aliases:>w1$}  {site:<w2$}  {kernel:<w3$}  {arguments:<w4$}  ");
             let room = WIDTH.saturating_sub(line.chars().count()).max(8);
             line + &shorten(instruction, room)
         })
         .collect()
 }
 
-fn row(function: &Function, refused: bool) -> [String; 5] {
+fn row(function: &Function, refused: bool) -> [String; 6] {
     let Function {
         name,
         aliases,
@@ -68,16 +69,12 @@ fn row(function: &Function, refused: bool) -> [String; 5] {
         (false, false) => "single-stepped",
     };
     [
-        format!(
-            "{}+{}",
-            shorten(name, NAME_WIDTH),
-            file_offset.saturating_sub(*entry_offset)
-        ),
-        if aliases.is_empty() {
-            String::new()
-        } else {
-            format!("+{}", aliases.len())
+        shorten(name, NAME_WIDTH),
+        match aliases.len() {
+            0 => String::new(),
+            aliases => aliases.to_string(),
         },
+        format!("+{}", file_offset.saturating_sub(*entry_offset)),
         kernel.to_owned(),
         arguments(*shape),
         instruction.clone(),
@@ -142,10 +139,10 @@ mod tests {
         assert_eq!(
             lines(&functions, &["malloc"]),
             [
-                "        function+offset  aliases  kernel          arguments  instruction",
-                "        free+3           +2       emulated        ptr=1      je 0x9d1b0",
-                "        malloc+0                  refused         size=1     push r12",
-                "        calloc+0                  single-stepped  size=1*2   mov r11, rdi",
+                "        function  aliases  site  kernel          arguments  instruction",
+                "        free            2  +3    emulated        ptr=1      je 0x9d1b0",
+                "        malloc             +0    refused         size=1     push r12",
+                "        calloc             +0    single-stepped  size=1*2   mov r11, rdi",
             ]
         );
     }
