@@ -244,7 +244,7 @@ fn exceptions(refused: Option<&KernelError>) -> Finding {
             format!(
                 "cannot pass a probed function (Linux 5.17 has what it takes), so operator new is not traced where an \
                  allocator has its own: {}",
-                reasons(error)
+                reasons(error).lines().next().unwrap_or_default()
             ),
         ),
     }

@@ -1,6 +1,6 @@
 //! The table of an allocator's functions: where each is probed, and what the kernel makes of it.
 
-use tracer_common::call::{Arg, CallFlags, CallShape};
+use tracer_common::call::{Arg, CallShape};
 
 use crate::{
     report::escape::shorten,
@@ -11,7 +11,7 @@ use crate::{
 const WIDTH: usize = 100;
 /// Longest function name that is shown in full; the longest operator of C++ has 35 characters.
 const NAME_WIDTH: usize = 40;
-const INDENT: &str = "        ";
+const INDENT: &str = "    ";
 
 /// The lines of the table, the heads of its columns first; a site is a distance from the function's entry in bytes. `refused` names the functions that the kernel does not
 /// probe.
@@ -88,7 +88,7 @@ fn arguments(shape: CallShape) -> String {
         count,
         ptr,
         out,
-        flags,
+        flags: _,
     } = shape;
     let number = |arg: Arg| arg.index().map(|index| (index + 1).to_string());
     let mut parts = Vec::new();
@@ -104,9 +104,6 @@ fn arguments(shape: CallShape) -> String {
             (_, size) => size,
         },
     );
-    if flags.contains(CallFlags::IN_PLACE) {
-        parts.push("in place".to_owned());
-    }
     parts.join(",")
 }
 
@@ -139,10 +136,10 @@ mod tests {
         assert_eq!(
             lines(&functions, &["malloc"]),
             [
-                "        function  aliases  site  kernel          arguments  instruction",
-                "        free            2  +3    emulated        ptr=1      je 0x9d1b0",
-                "        malloc             +0    refused         size=1     push r12",
-                "        calloc             +0    single-stepped  size=1*2   mov r11, rdi",
+                "    function  aliases  site  kernel          arguments  instruction",
+                "    free            2  +3    emulated        ptr=1      je 0x9d1b0",
+                "    malloc             +0    refused         size=1     push r12",
+                "    calloc             +0    single-stepped  size=1*2   mov r11, rdi",
             ]
         );
     }
@@ -167,10 +164,6 @@ mod tests {
             (CallShape::alloc_out(0, 2), "out=1,size=3"),
             (CallShape::realloc(0, 1), "ptr=1,size=2"),
             (CallShape::realloc_array(0, 1, 2), "ptr=1,size=2*3"),
-            (
-                CallShape::realloc(0, 1).flagged(CallFlags::IN_PLACE),
-                "ptr=1,size=2,in place",
-            ),
             (CallShape::free(0), "ptr=1"),
         ] {
             assert_eq!(arguments(shape), text);
