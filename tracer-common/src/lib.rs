@@ -8,6 +8,7 @@ pub mod counters;
 pub mod limits;
 pub mod stack_id;
 pub mod stop;
+pub mod unwind;
 pub mod wire;
 
 /// Changes with every change to a wire type or to the meaning of a map.

@@ -14,16 +14,28 @@ pub enum StopReason {
     BadFramePointer = 3,
     /// The return address is not in executable memory.
     BadReturnAddress = 4,
+    /// No unwind information covers the frame's code: hand-written assembly, or an object whose table is missing.
+    NoUnwindInfo = 5,
+    /// The frame's unwind information uses a form that is not known here.
+    UnsupportedRule = 6,
+    /// The caller's stack pointer would not lie above the frame's, or is not aligned.
+    BadStackPointer = 7,
+    /// The frame is found from a register whose value is known in the first frame only.
+    UnknownRegister = 8,
 }
 
 impl StopReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Complete,
         Self::TooDeep,
         Self::Unreadable,
         Self::BadFramePointer,
         Self::BadReturnAddress,
+        Self::NoUnwindInfo,
+        Self::UnsupportedRule,
+        Self::BadStackPointer,
+        Self::UnknownRegister,
     ];
 
     /// The reason with this discriminant.
@@ -41,6 +53,10 @@ impl StopReason {
             Self::Unreadable => "stack memory unreadable",
             Self::BadFramePointer => "no frame pointer",
             Self::BadReturnAddress => "return address not in code",
+            Self::NoUnwindInfo => "no unwind information",
+            Self::UnsupportedRule => "unwind rule not supported",
+            Self::BadStackPointer => "stack pointer does not advance",
+            Self::UnknownRegister => "frame address in an unknown register",
         }
     }
 }

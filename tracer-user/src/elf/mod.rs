@@ -5,6 +5,7 @@ pub mod object_file;
 pub mod plt;
 pub mod site;
 pub mod symbols;
+pub mod unwind;
 pub mod uprobe;
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ pub struct ElfObject<'data, R: ReadRef<'data>> {
     pub(super) data: Bounded<R>,
     pub(super) sections: Sections<'data, R>,
     header: &'data FileHeader64<LittleEndian>,
-    segments: &'data [ProgramHeader64<LittleEndian>],
+    pub(super) segments: &'data [ProgramHeader64<LittleEndian>],
 }
 
 impl<'data, R: ReadRef<'data>> ElfObject<'data, R> {
