@@ -91,7 +91,7 @@ impl IndexEntry {
 /// the verifier does not follow each outcome.
 #[inline(always)]
 #[must_use]
-pub const fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> {
+pub fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> {
     if entry.is_empty() {
         return None;
     }
@@ -102,13 +102,26 @@ pub const fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> 
     while turn < CHUNK_BITS {
         let half = count >> 1;
         let middle = (first + half) & CHUNK_MASK;
-        if Row(chunk[middle]).start() <= offset {
-            first = middle;
-        }
+        first = later_if(
+            u64::from(Row(chunk[middle]).start()),
+            u64::from(offset),
+            first as u64,
+            middle as u64,
+        ) as usize;
         count -= half;
         turn += 1;
     }
     Some(Row(chunk[first & CHUNK_MASK]))
+}
+
+/// `later` if `start <= key`, else `earlier`, without a jump: the verifier would follow both ways at every turn of a
+/// search. `start` and `key` are below 2^63.
+#[inline(always)]
+#[must_use]
+pub fn later_if(start: u64, key: u64, earlier: u64, later: u64) -> u64 {
+    // All ones where the difference is negative. The compiler knows it for a comparison, unless it is kept from it.
+    let before = core::hint::black_box(key.wrapping_sub(start)).cast_signed() >> 63;
+    later ^ ((later ^ earlier) & before.cast_unsigned())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, fs, io, path::Path};
 
 /// Where the kernel shows its BTF.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 

@@ -191,6 +191,12 @@ impl Kernel {
         })
     }
 
+    /// Why functions that may throw cannot be probed, if they cannot.
+    #[must_use]
+    pub const fn exceptions_refused(&self) -> Option<&KernelError> {
+        self.unwind_refused.as_ref()
+    }
+
     /// A program of the object, as what it must be.
     pub(super) fn program<'a, T>(&'a mut self, name: &'static str) -> Result<&'a mut T, KernelError>
     where

@@ -74,6 +74,43 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 
 #[repr(C)]
 #[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// The types of maps that are made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum MapKind {
+    /// `BPF_MAP_TYPE_HASH`.
+    Hash = 1,
+    /// `BPF_MAP_TYPE_ARRAY`.
+    Array = 2,
+}
+
+/// Makes a map of one element that nobody will use. Unlike aya's way, this one never raises the limit of locked
+/// memory.
+pub(super) fn create_trial_map(
+    map_type: MapKind,
+    key_size: u32,
+    value_size: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: map_type as u32,
+        key_size,
+        value_size,
+        max_entries: 1,
+        map_flags: 0,
+    };
+    bpf_fd(BPF_MAP_CREATE, &mut attr)
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct ProgLoad {
     prog_type: u32,
     insn_cnt: u32,
@@ -257,34 +294,18 @@ pub(super) fn link_multi(link: &MultiLink<'_>) -> io::Result<OwnedFd> {
     bpf_fd(BPF_LINK_CREATE, &mut attr)
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    map_name: [u8; 16],
-    map_ifindex: u32,
-}
-
 /// Creates an array that can be an element of an array of maps, whatever its length (Linux 5.10).
 pub(super) fn create_inner_array(value_bytes: usize, entries: usize) -> io::Result<OwnedFd> {
-    const BPF_MAP_TYPE_ARRAY: u32 = 2;
     const BPF_F_INNER_MAP: u32 = 1 << 12;
     let small = |size: usize| u32::try_from(size).map_err(io::Error::other);
     bpf_fd(
         BPF_MAP_CREATE,
         &mut MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
+            map_type: MapKind::Array as u32,
             key_size: small(size_of::<u32>())?,
             value_size: small(value_bytes)?,
             max_entries: small(entries)?,
             map_flags: BPF_F_INNER_MAP,
-            ..MapCreate::default()
         },
     )
 }
@@ -300,17 +321,26 @@ struct MapUpdate {
 
 /// Writes an element of an array whose values are of this type.
 pub(super) fn update_array<V: Plain>(map: BorrowedFd<'_>, index: u32, value: &V) -> io::Result<()> {
+    update_element(map, index, address(std::ptr::from_ref(value)))
+}
+
+fn update_element(map: BorrowedFd<'_>, index: u32, value: u64) -> io::Result<()> {
     bpf(
         BPF_MAP_UPDATE_ELEM,
         &mut MapUpdate {
             map_fd: raw(map),
             reserved: 0,
             key: address(&raw const index),
-            value: address(std::ptr::from_ref(value)),
+            value,
             flags: 0,
         },
     )
     .map(drop)
+}
+
+/// Writes an element of an array whose values are this long.
+pub(super) fn update_array_words(map: BorrowedFd<'_>, index: u32, value: &[u64]) -> io::Result<()> {
+    update_element(map, index, address(value.as_ptr()))
 }
 
 /// Puts a map into an array of maps.
@@ -352,8 +382,6 @@ unsafe impl Plain for tracer_common::unwind::search::Chunk {}
 unsafe impl Plain for tracer_common::wire::LiveKey {}
 // SAFETY: as above.
 unsafe impl Plain for tracer_common::wire::LiveBlock {}
-// SAFETY: as above.
-unsafe impl Plain for tracer_common::wire::CodeMappings {}
 // SAFETY: as above.
 unsafe impl Plain for tracer_common::wire::StackTotals {}
 // SAFETY: as above.

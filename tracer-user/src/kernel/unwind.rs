@@ -38,15 +38,28 @@ impl Kernel {
     ///
     /// When the map cannot be written.
     pub fn set_mappings(&mut self, mappings: &[CodeMapping]) -> Result<usize, KernelError> {
-        let mut value = Box::new(CodeMappings {
-            count: mappings.len().min(MAX_CODE_MAPPINGS) as u64,
-            entries: [CodeMapping::default(); MAX_CODE_MAPPINGS],
-        });
-        for (entry, mapping) in value.entries.iter_mut().zip(mappings) {
-            *entry = *mapping;
+        let told = mappings.get(..MAX_CODE_MAPPINGS).unwrap_or(mappings);
+        // `CodeMappings`, word by word.
+        let mut words = Vec::with_capacity(size_of::<CodeMappings>() / 8);
+        words.push(told.len() as u64);
+        for CodeMapping {
+            start,
+            end,
+            origin,
+            table,
+            kind,
+        } in told
+        {
+            words.extend([
+                *start,
+                *end,
+                *origin,
+                u64::from(*kind) << 32 | u64::from(*table),
+            ]);
         }
+        words.resize(size_of::<CodeMappings>() / 8, 0);
         let next = self.mappings_in_use ^ 1;
-        sys::update_array(self.fd("MAPPINGS")?, next, &*value)
+        sys::update_array_words(self.fd("MAPPINGS")?, next, &words)
             .map_err(failed("write", "MAPPINGS"))?;
         sys::update_array(self.fd("MAPPINGS_IN_USE")?, 0, &next)
             .map_err(failed("write", "MAPPINGS_IN_USE"))?;

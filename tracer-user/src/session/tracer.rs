@@ -45,8 +45,9 @@ impl Tracer {
     pub(super) fn new(process: Process, options: &Options) -> Result<Self> {
         let own_code = maps::read(std::process::id()).context("cannot read the own mappings")?;
         let own_offset = |address: u64| {
-            let mapping = own_code.iter().find(|mapping| mapping.contains(address))?;
-            Some(address - mapping.start + mapping.offset)
+            own_code
+                .iter()
+                .find_map(|mapping| mapping.file_offset(address))
         };
         let trial = own_offset(calibrate::trial_address())
             .context("cannot find memtrace's own code in its mappings")?;

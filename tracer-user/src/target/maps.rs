@@ -58,6 +58,16 @@ impl Mapping {
         self.start <= address && address < self.end
     }
 
+    /// The offset in the mapped file of what is at `address`, if that lies in the mapping.
+    #[must_use]
+    pub const fn file_offset(&self, address: u64) -> Option<u64> {
+        if self.contains(address) {
+            Some(address - self.start + self.offset)
+        } else {
+            None
+        }
+    }
+
     /// The path at which the kernel offers exactly the mapped file, whatever happened to its name.
     #[must_use]
     pub fn map_files_path(&self, pid: u32) -> PathBuf {

@@ -90,6 +90,10 @@ pub struct OpenObject {
 
 /// Opens the file of a mapping: through the mapping itself, or, where the kernel does not allow that, by its path
 /// in the process's root.
+///
+/// # Errors
+///
+/// When neither way leads to a regular file.
 pub fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<OpenObject> {
     let by_mapping = mapping.map_files_path(process.pid());
     if let Ok(file) = open_regular(&by_mapping) {
