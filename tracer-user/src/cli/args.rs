@@ -115,6 +115,15 @@ pub(super) struct TraceArgs {
     /// How stacks are walked.
     #[arg(long, value_enum, default_value_t = Unwind::Auto, value_name = "HOW", help_heading = "What counts")]
     pub(super) unwind: Unwind,
+    /// Kernel memory for unwind tables: 64M, 1G.
+    ///
+    /// When it is used up, further objects have none and stacks end in them. The executable comes first, then the
+    /// allocators, the C library, the C++ library, and the others in the order of their mappings.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = quantity::bytes, help_heading = "What counts")]
+    pub(super) table_memory: u64,
+    /// Neither read nor write the cache of unwind tables in /var/cache/memtrace, or in MEMTRACE_CACHE_DIR.
+    #[arg(long)]
+    pub(super) no_cache: bool,
 
     /// Print the BPF programs' own log on stderr.
     #[arg(long)]

@@ -1,8 +1,10 @@
 //! A tracing run: checks, the run, the report, the files, the command's exit code.
 
 use std::{
+    env::var_os,
     io::{BufWriter, Write as _, stdout},
     os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -24,6 +26,9 @@ use crate::{
     session::{self, Finished, Launched, Observer as _, Options, Target},
     target::user::{UserFunction, UserFunctions, UserKind},
 };
+
+/// Where what is costly to make or to fetch is kept between runs, unless `MEMTRACE_CACHE_DIR` says otherwise.
+const CACHE_FOLDER: &str = "/var/cache/memtrace";
 
 /// Runs a trace and returns the exit code.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
@@ -95,6 +100,12 @@ fn options(args: &TraceArgs) -> Result<Options> {
         },
         functions: user_functions(&args.functions)?,
         unwind_by_tables: args.unwind == Unwind::Auto,
+        table_memory_bytes: args.table_memory,
+        cache_folder: (!args.no_cache).then(|| {
+            var_os("MEMTRACE_CACHE_DIR")
+                .filter(|folder| !folder.is_empty())
+                .map_or_else(|| CACHE_FOLDER.into(), PathBuf::from)
+        }),
         log_bpf: args.log_bpf,
         programs: match args.programs {
             ProbePrograms::Record => Programs::Record,

@@ -1,5 +1,6 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
+mod budget;
 mod clock;
 mod code;
 mod cost;
@@ -11,6 +12,7 @@ mod quiet;
 mod readable;
 mod run;
 mod snapshot;
+mod tables;
 mod tracer;
 mod wait;
 

@@ -1,6 +1,6 @@
 //! What a run is asked to do, as plain values.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use crate::{kernel::Programs, report::SortKey, target::user::UserFunctions};
 
@@ -32,6 +32,10 @@ pub struct Options {
     pub functions: UserFunctions,
     /// Whether to unwind by tables, or to follow frame pointers only.
     pub unwind_by_tables: bool,
+    /// Kernel memory for unwind tables, at most, in bytes.
+    pub table_memory_bytes: u64,
+    /// Where unwind tables and fetched debug files are kept between runs; nowhere where absent.
+    pub cache_folder: Option<PathBuf>,
     /// Whether the BPF side writes a log.
     pub log_bpf: bool,
     /// What runs at the probes.
