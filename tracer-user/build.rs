@@ -2,6 +2,7 @@
 //! one compiled from them.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,11 +81,10 @@ fn name_table_makers() -> Result<()> {
         println!("cargo::rerun-if-changed={}", path.display());
         add(&mut hash, &path)?;
     }
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _never = write!(hex, "{byte:02x}");
+        hex
+    });
     println!("cargo::rustc-env=MEMTRACE_TABLE_MAKERS={hex}");
     Ok(())
 }

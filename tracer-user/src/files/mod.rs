@@ -2,3 +2,7 @@
 //! files, and used only once they are known to be what they are taken for.
 
 pub mod cache;
+pub mod debug;
+#[cfg(feature = "debuginfod")]
+pub mod debuginfod;
+pub mod root;

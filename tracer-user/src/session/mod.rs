@@ -4,6 +4,7 @@ mod budget;
 mod clock;
 mod code;
 mod cost;
+mod debug_files;
 mod guard;
 mod launch;
 mod observer;

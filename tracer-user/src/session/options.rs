@@ -34,8 +34,14 @@ pub struct Options {
     pub unwind_by_tables: bool,
     /// Kernel memory for unwind tables, at most, in bytes.
     pub table_memory_bytes: u64,
-    /// Where unwind tables and fetched debug files are kept between runs; nowhere where absent.
+    /// Where unwind tables are kept between runs; nowhere where absent.
     pub cache_folder: Option<PathBuf>,
+    /// Folders of the host that are searched for debug files first.
+    pub debug_folders: Vec<PathBuf>,
+    /// Servers to fetch debug files from, separated by spaces; none where absent.
+    pub debuginfod_urls: Option<String>,
+    /// Where fetched debug files are kept.
+    pub debuginfod_folder: Option<PathBuf>,
     /// Whether the BPF side writes a log.
     pub log_bpf: bool,
     /// What runs at the probes.

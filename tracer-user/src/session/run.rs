@@ -15,8 +15,8 @@ use tokio::{
 use tracer_common::{counters::Counter, wire::EventKind};
 
 use super::{
-    Launched, Observer, Options, Progress, Target, cost::Hits, guard::Guard, quiet::Baseline,
-    readable::readable, snapshot::Snapshot, tracer::Tracer, wait::Impatience,
+    Launched, Observer, Options, Progress, Target, cost::Hits, debug_files, guard::Guard,
+    quiet::Baseline, readable::readable, snapshot::Snapshot, tracer::Tracer, wait::Impatience,
 };
 use crate::{
     kernel::Kernel,
@@ -345,7 +345,7 @@ fn finish(
     let Tracer {
         process,
         kernel,
-        modules,
+        mut modules,
         warnings,
         guard,
         ..
@@ -361,6 +361,7 @@ fn finish(
         duration.as_secs_f64(),
         snapshot.totals.stacks
     ));
+    debug_files::fetch(options, &snapshot, &mut modules, observer);
     let totals = snapshot.totals;
     let mut stacks = snapshot.rows(&modules);
     sort(&mut stacks, options.sort);

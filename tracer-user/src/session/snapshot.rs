@@ -161,15 +161,17 @@ impl Snapshot {
         })
     }
 
+    /// The addresses in all stacks.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = CodeAddress> {
+        self.stacks
+            .values()
+            .flat_map(|frames| frames.addresses.iter())
+            .map(|address| CodeAddress::Return(*address))
+    }
+
     /// Names the frames and makes the rows, in no order.
     pub(super) fn rows(self, modules: &Modules) -> Vec<StackRow> {
-        let names = resolve(
-            modules,
-            self.stacks
-                .values()
-                .flat_map(|frames| frames.addresses.iter())
-                .map(|address| CodeAddress::Return(*address)),
-        );
+        let names = resolve(modules, self.addresses());
         self.booked
             .into_iter()
             .map(|(id, booked)| {

@@ -69,12 +69,16 @@ impl Tracer {
         if let Err(error) = &traps {
             warnings.push(format!("the cost of a trap could not be measured: {error}"));
         }
+        let mut modules = Modules::new(&process.root());
+        modules.search_debug_files_in(options.debug_folders.clone());
+        let discovery = Discovery::new(options.functions.clone())
+            .with_debug_folders(options.debug_folders.clone());
         Ok(Self {
-            modules: Modules::new(&process.root()),
+            modules,
             meter: CostMeter::new(traps.ok()),
             code: CodeTables::new(options),
             unwind_by_tables: options.unwind_by_tables,
-            discovery: Discovery::new(options.functions.clone()),
+            discovery,
             allocators: Vec::new(),
             allocator_files: HashSet::new(),
             loader_probed: false,
