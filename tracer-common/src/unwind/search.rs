@@ -129,15 +129,16 @@ pub fn later_if(start: u64, key: u64, earlier: u64, later: u64) -> u64 {
     target_arch = "bpf",
     expect(
         unsafe_code,
-        reason = "an empty instruction keeps the value in its register"
+        reason = "an instruction that keeps the value in its register"
     )
 )]
 fn opaque(value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
-        // SAFETY: no instruction at all.
-        unsafe { core::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack)) };
+        // SAFETY: copies the register to itself. (No instruction at all would leave two lines of the source at one
+        // address, which the kernel refuses.)
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
         value
     }
     #[cfg(not(target_arch = "bpf"))]

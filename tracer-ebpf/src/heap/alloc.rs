@@ -48,7 +48,6 @@ pub(crate) fn enter(call: &Call) -> u32 {
     // A resize to a small block still ends the large one.
     if size_bytes < MIN_SIZE_BYTES.load() && ptr == 0 {
         count(Counter::TooSmall);
-        count_exit(site);
         return IGNORE_RETURN;
     }
     if !unwind::walk(call, slot) {

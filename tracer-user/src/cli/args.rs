@@ -122,6 +122,9 @@ pub(super) struct TraceArgs {
     /// Where functions are probed, for benchmarks.
     #[arg(long, value_enum, default_value_t = Sites::Auto, hide = true)]
     pub(super) sites: Sites,
+    /// How probes are attached, to try what older kernels need.
+    #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
+    pub(super) attach: Attach,
     /// What runs at the probes, for benchmarks.
     #[arg(long, value_enum, default_value_t = ProbePrograms::Record, hide = true)]
     pub(super) programs: ProbePrograms,
@@ -156,6 +159,19 @@ pub(super) enum Sites {
     Auto,
     /// At the first instruction.
     Entry,
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Attach {
+    /// In the best way that the kernel has.
+    Auto,
+    /// By one program for entry and return (Linux 6.13).
+    Session,
+    /// By one link for many points (Linux 6.6).
+    Multi,
+    /// By a perf event for each probe.
+    PerfEvent,
 }
 
 /// What runs at the probes.

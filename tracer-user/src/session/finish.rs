@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     kernel::Kernel,
-    report::{Cost, Report, TargetInfo, sort},
+    report::{Cost, Report, TargetInfo, sort, units::plural},
 };
 
 /// Programs that were in flight when the recording stopped have ended after this.
@@ -78,9 +78,9 @@ pub(super) fn finish(
         drop::<Option<Guard>>(guard);
     });
     observer.notice(&format!(
-        "recorded {:.1} s; naming {} stacks",
+        "recorded {:.1} s; naming {}",
         duration.as_secs_f64(),
-        snapshot.totals.stacks
+        plural(snapshot.totals.stacks, "stack")
     ));
     let totals = snapshot.totals;
     let mut stacks = snapshot.rows(&modules);
