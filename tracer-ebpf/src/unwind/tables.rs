@@ -43,8 +43,8 @@ pub(super) extern "C" fn find_mapping(address: u64, last: u64) -> u64 {
     let mut first = 0;
     let mut count = mappings.count;
     let mut turn = 0;
-    // As many turns as a full table needs, each alike: see tracer-common's search for a row.
-    while turn < MAX_CODE_MAPPINGS.ilog2() {
+    // Without jumps, as tracer-common's search for a row.
+    while turn < MAX_CODE_MAPPINGS.ilog2() && count > 1 {
         let half = count >> 1;
         let middle = (first + half) & INDEX_MASK;
         first = later_if(
