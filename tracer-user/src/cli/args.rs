@@ -20,11 +20,11 @@ use super::quantity;
     subcommand_negates_reqs = true,
     override_usage = "memtrace [OPTIONS] -p <PID>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace doctor [-p <PID>]",
     after_help = "Examples:\n  \
-        memtrace -p $(pidof redis-server) -d 30s -o redis.svg   record 30 seconds, write a flamegraph\n  \
-        memtrace -p 4711 --older-than 1m                        what was allocated over a minute ago and still lives\n  \
-        memtrace -o start.svg -- ./server --port 8080           start a command, miss none of its allocations\n  \
-        memtrace doctor -p 4711                                 what would be probed, and whether all is there\n\n\
-        Needs root, or the capabilities that `memtrace doctor` lists. The report goes to stdout, all else to stderr.\n\
+        memtrace -p $(pidof redis-server) -d 30s -o redis.svg\n  \
+        memtrace -p 4711 --older-than 1m              what is over a minute old and still lives\n  \
+        memtrace -o start.svg -- ./server --port 80   from the first allocation of a command\n  \
+        memtrace doctor -p 4711                       what would be probed, and how\n\n\
+        Needs root, or the capabilities that `memtrace doctor` lists. The report goes to stdout.\n\
         Exit codes: 0 done, 1 failed on the way, 2 could not begin (nothing was attached); with -- CMD, the command's own."
 )]
 pub(super) struct Args {
