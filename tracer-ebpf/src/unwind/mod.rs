@@ -10,7 +10,7 @@ use tracer_common::{
     limits::MAX_FRAMES,
     stack_id::StackHasher,
     stop::StopReason,
-    unwind::step::{Frame, FrameAddress, step, step_by_frame_pointer},
+    unwind::step::{Frame, FrameAddress, Thread as _, step, step_by_frame_pointer},
     wire::{CodeKind, CodeMappings, ThreadSlot},
 };
 
@@ -36,12 +36,18 @@ struct Walk {
     stop: u64,
 }
 
-/// Walks the stack of `call` into the slot, and returns the stack's id.
+/// Walks the stack of `call` into the slot, with its return address and its id. False when the stack cannot be read.
 ///
 /// The walk begins behind the call, at the return address on top of the stack: the probed function itself is left
 /// out, and needs no rule.
 #[inline(always)]
-pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
+pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> bool {
+    let mut memory = StackMemory::empty();
+    let top = call.sp();
+    let Some(return_address) = memory.of(&mut slot.window, top).word(top) else {
+        return false;
+    };
+    slot.return_address = return_address;
     let mappings = if UNWIND_BY_TABLES.load() == 0 {
         core::ptr::null()
     } else {
@@ -50,17 +56,16 @@ pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
             None => core::ptr::null(),
         }
     };
-    let sp = call.sp() + 8;
-    slot.stack.frames[0] = slot.return_address;
+    slot.stack.frames[0] = return_address;
     let mut walk = Walk {
         slot,
         mappings,
-        pc: slot.return_address,
-        sp,
+        pc: return_address,
+        sp: top + 8,
         fp: call.fp(),
         interrupted: 0,
-        hash: StackHasher::new().frame(slot.return_address),
-        memory: StackMemory::empty(),
+        hash: StackHasher::new().frame(return_address),
+        memory,
         mapping: 0,
         frame_count: 1,
         stop: StopReason::TooDeep as u64,
@@ -76,7 +81,8 @@ pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
     };
     slot.stack.frame_count = walk.frame_count as u32;
     slot.stack.stop = walk.stop as u32;
-    walk.hash.finish_with(walk.stop as u32)
+    slot.stack_id = walk.hash.finish_with(walk.stop as u32);
+    true
 }
 
 /// Goes from one frame to its caller; 1 ends the loop. The kernel takes only a private function for this.
