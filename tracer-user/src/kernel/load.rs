@@ -64,8 +64,8 @@ pub struct Kernel {
     pub(super) unwind_refused: Option<KernelError>,
     /// Unwind tables uploaded.
     pub(super) tables: usize,
-    /// The entry of `MAPPINGS` that the unwinder uses.
-    pub(super) mappings_in_use: u32,
+    /// How often the unwinder was told the mappings.
+    pub(super) mappings_told: u32,
 }
 
 impl Kernel {
@@ -107,7 +107,7 @@ impl Kernel {
             sites: Vec::new(),
             unwind_refused: None,
             tables: 0,
-            mappings_in_use: 0,
+            mappings_told: 0,
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;
