@@ -41,7 +41,7 @@ pub(super) enum Command {
     ///
     /// Each right and each feature of the kernel is tried, with advice for what fails. With -p, shows for every
     /// function of the process's allocators where its probe goes, on which instruction, and whether the kernel emulates
-    /// it (one trap per call) or must single-step it (two). Changes nothing, and needs the rights that tracing needs.
+    /// it (one trap) or must single-step it (two). Each probe is set for a moment and released; nothing is recorded.
     Doctor(DoctorArgs),
 }
 
