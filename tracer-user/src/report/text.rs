@@ -202,10 +202,9 @@ fn cost(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let share = |span: std::time::Duration| percent(span.as_secs_f64(), cpu);
     writeln!(
         out,
-        "  target      {} of its {} of CPU time ({:.1}%): {:.1}% in traps, {:.1}% in BPF programs",
-        Span(cost.added()),
-        Span(cost.target_cpu),
+        "  target      {:.1}% of its {} of CPU time went into tracing: {:.1}% traps, {:.1}% BPF programs",
         share(cost.added()),
+        Span(cost.target_cpu),
         share(cost.traps),
         share(cost.bpf)
     )?;
