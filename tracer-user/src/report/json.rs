@@ -91,6 +91,7 @@ struct FrameView<'a> {
     file: Option<&'a str>,
     line: Option<u32>,
     inlined: bool,
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -229,6 +230,7 @@ impl<'a> From<&'a Frame> for FrameView<'a> {
             file: frame.file.as_deref(),
             line: frame.line,
             inlined: frame.inlined,
+            kind: frame.kind().name(),
         }
     }
 }

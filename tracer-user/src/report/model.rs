@@ -121,6 +121,45 @@ pub struct Frame {
     pub inlined: bool,
 }
 
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// A function of an object file.
+    Native,
+    /// A function that the compiler inlined into another one.
+    Inlined,
+    /// Code that was compiled at run time.
+    Jit,
+}
+
+impl FrameKind {
+    /// The kind in a word, for JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Inlined => "inlined",
+            Self::Jit => "jit",
+        }
+    }
+}
+
+impl Frame {
+    /// Where the frame comes from.
+    #[must_use]
+    pub fn kind(&self) -> FrameKind {
+        // Executable memory that belongs to no file, with a name that the process gave it or without.
+        let anonymous = |module: &str| module.starts_with("[anon");
+        if self.inlined {
+            FrameKind::Inlined
+        } else if self.module.as_deref().is_some_and(anonymous) {
+            FrameKind::Jit
+        } else {
+            FrameKind::Native
+        }
+    }
+}
+
 /// What the tracing cost the target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
