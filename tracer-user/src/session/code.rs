@@ -2,11 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Display,
     path::Path,
 };
 
 use anyhow::Result;
-use tracer_common::wire::{CodeKind, CodeMapping};
+use tracer_common::{
+    unwind::search::Chunk,
+    wire::{CodeKind, CodeMapping},
+};
 
 use super::{
     Options,
@@ -14,7 +18,7 @@ use super::{
     tables::{Made, TableSource},
 };
 use crate::{
-    elf::object_file::Segment,
+    elf::{object_file::Segment, unwind::Table},
     kernel::Kernel,
     symbolize::vdso,
     target::{FileIdentity, Process, maps::Mapping, open_mapped},
@@ -178,33 +182,58 @@ impl CodeTables {
                 files.push(opened.file);
             }
         }
-        for (object, made) in objects.iter().zip(self.source.make_all(&files)) {
-            let code = self.upload(kernel, made, &object.mapping.path.to_string_lossy())?;
+        let made = self.source.make_all(&files);
+        let names = objects
+            .iter()
+            .map(|object| object.mapping.path.to_string_lossy());
+        let codes = self.upload(kernel, made, names)?;
+        for (object, code) in objects.iter().zip(codes) {
             self.objects.insert(object.identity, code);
         }
         Ok(())
     }
 
-    fn upload(&mut self, kernel: &mut Kernel, made: Made, name: &str) -> Result<ObjectCode> {
-        let (table, segments) = match made {
-            Made::Table { table, segments } => (table, segments),
-            Made::Without(kind) => return Ok(ObjectCode::without_table(kind)),
-        };
-        let bytes = size_of_val(table.words.as_slice()) as u64;
-        if self.budget.take(bytes)
-            && let Some(number) = kernel.add_table(table.chunks())?
-        {
-            return Ok(ObjectCode {
-                segments,
-                base: table.base,
-                table: number,
-                kind: CodeKind::Table,
+    /// Uploads tables as far as there is room, and says how the objects are unwound.
+    fn upload(
+        &mut self,
+        kernel: &mut Kernel,
+        made: Vec<Made>,
+        names: impl Iterator<Item = impl Display>,
+    ) -> Result<Vec<ObjectCode>> {
+        let bytes = |table: &Table| size_of_val(table.words.as_slice()) as u64;
+        let fits: Vec<bool> = made
+            .iter()
+            .map(|made| matches!(made, Made::Table { table, .. } if self.budget.take(bytes(table))))
+            .collect();
+        let tables: Vec<&[Chunk]> = made
+            .iter()
+            .zip(&fits)
+            .filter_map(|(made, fits)| match made {
+                Made::Table { table, .. } if *fits => Some(table.chunks()),
+                _ => None,
+            })
+            .collect();
+        let mut numbers = kernel.add_tables(&tables)?.into_iter();
+        let mut codes = Vec::with_capacity(made.len());
+        for ((made, fits), name) in made.into_iter().zip(fits).zip(names) {
+            let number = fits.then(|| numbers.next().flatten()).flatten();
+            codes.push(match (made, number) {
+                (Made::Table { table, segments }, Some(number)) => ObjectCode {
+                    segments,
+                    base: table.base,
+                    table: number,
+                    kind: CodeKind::Table,
+                },
+                (Made::Table { .. }, None) => {
+                    self.troubles.push(format!(
+                        "stacks end in {name}: there was no room left for its unwind table (--table-memory)"
+                    ));
+                    ObjectCode::without_table(CodeKind::Unknown)
+                }
+                (Made::Without(kind), _) => ObjectCode::without_table(kind),
             });
         }
-        self.troubles.push(format!(
-            "stacks end in {name}: there was no room left for its unwind table (--table-memory)"
-        ));
-        Ok(ObjectCode::without_table(CodeKind::Unknown))
+        Ok(codes)
     }
 
     fn object(
@@ -236,8 +265,11 @@ impl CodeTables {
         }
         let object = match vdso::image() {
             Ok(image) => {
-                let made = self.source.make(&image);
-                self.upload(kernel, made, vdso::NAME)?
+                let made = vec![self.source.make(&image)];
+                let mut codes = self.upload(kernel, made, [vdso::NAME].into_iter())?;
+                codes
+                    .pop()
+                    .unwrap_or_else(|| ObjectCode::without_table(CodeKind::Unknown))
             }
             Err(_) => ObjectCode::without_table(CodeKind::Unknown),
         };

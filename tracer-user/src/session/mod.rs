@@ -1,10 +1,12 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
 mod budget;
+mod care;
 mod clock;
 mod code;
 mod cost;
 mod debug_files;
+mod finish;
 mod guard;
 mod launch;
 mod observer;
