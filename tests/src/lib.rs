@@ -13,6 +13,7 @@
 )]
 
 pub mod books;
+pub mod chains;
 pub mod code;
 pub mod fixture;
 pub mod lines;
