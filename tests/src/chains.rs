@@ -24,13 +24,20 @@ enum Word {
 /// A chain, from the allocation to the root.
 #[derive(Clone, Debug)]
 struct Chain {
+    text: String,
     words: Vec<Word>,
     /// Why it ends early.
     truncated: Option<String>,
+    /// Whether it must be seen.
+    required: bool,
 }
 
 impl Chain {
-    fn parse(text: &str) -> Self {
+    fn parse(chain: &str) -> Self {
+        let (text, required) = match chain.trim().strip_prefix('?') {
+            Some(text) => (text, false),
+            None => (chain, true),
+        };
         let (text, truncated) = match text.split_once('!') {
             Some((text, reason)) => (text, Some(reason.trim().to_owned())),
             None => (text, None),
@@ -46,7 +53,12 @@ impl Chain {
             };
             words.extend(std::iter::repeat_n(word, count));
         }
-        Self { words, truncated }
+        Self {
+            text: chain.to_owned(),
+            words,
+            truncated,
+            required,
+        }
     }
 }
 
@@ -103,10 +115,10 @@ impl Chains {
             let chain = self
                 .chains
                 .iter()
-                .position(|chain| self.is(chain, stack, &frames));
+                .find(|chain| self.is(chain, stack, &frames));
             match (chain, site) {
                 (Some(chain), Some(_)) => {
-                    chains_seen.insert(chain);
+                    chains_seen.insert(&chain.text);
                 }
                 (None, None) if stack.truncated.is_none() => {}
                 _ => {
@@ -114,9 +126,9 @@ impl Chains {
                 }
             }
         }
-        for (index, chain) in self.chains.iter().enumerate() {
-            if !chains_seen.contains(&index) {
-                let _ = writeln!(differences, "  not seen: {chain:?}");
+        for chain in &self.chains {
+            if chain.required && !chains_seen.contains(&chain.text) {
+                let _ = writeln!(differences, "  not seen: {}", chain.text);
             }
         }
         for (site, truth) in &books.sites {
@@ -187,7 +199,14 @@ mod tests {
     fn stack(names: &[&str], truncated: Option<&str>) -> Stack {
         let frames = names.iter().map(|name| Frame {
             function: (*name != "?").then(|| (*name).to_owned()),
-            module: Some(if *name == "?" { "[anon]" } else { "/lib/libc.so" }.to_owned()),
+            module: Some(
+                if *name == "?" {
+                    "[anon]"
+                } else {
+                    "/lib/libc.so"
+                }
+                .to_owned(),
+            ),
             offset: 1,
             inlined: false,
         });

@@ -92,7 +92,12 @@ pub fn variant(file: &str, variant: Variant) -> Result<PathBuf, Missing> {
     let source = sources().join(file);
     let output = format!("{file}-{compiler}-{name}");
     let always = ["-g", "-fno-builtin", "-pthread"];
-    compile(compiler, &always, flags, &[&source], &output)
+    let always = if compiler == "rustc" {
+        &[][..]
+    } else {
+        &always
+    };
+    compile(compiler, always, flags, &[&source], &output)
 }
 
 /// Builds `libpool.so` and the program that uses it; gives the program.
@@ -198,7 +203,7 @@ fn compile(
         .args(inputs);
     if extra.contains(&"-shared") {
         command.arg(format!("-Wl,-soname,{name}"));
-    } else if !flags.contains(&"-nostdlib") {
+    } else if compiler != "rustc" && !flags.contains(&"-nostdlib") {
         command.arg("-ldl");
     }
     run(&mut command)?;
