@@ -4,7 +4,10 @@ use std::{collections::HashMap, fs::File};
 
 use anyhow::Result;
 use object::read::ReadCache;
-use tracer_common::wire::{CodeKind, CodeMapping};
+use tracer_common::{
+    unwind::step::USER_ADDRESSES_END,
+    wire::{CodeKind, CodeMapping},
+};
 
 use crate::{
     elf::{
@@ -85,7 +88,10 @@ impl CodeTables {
         mappings: &[Mapping],
     ) -> Result<()> {
         let mut code = Vec::new();
-        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
+        // The vsyscall page lies in the kernel's half, where the unwinder's search compares wrongly.
+        let in_user_space =
+            |mapping: &&Mapping| mapping.executable && mapping.end <= USER_ADDRESSES_END;
+        for mapping in mappings.iter().filter(in_user_space) {
             let object = self.object(kernel, process, mapping)?;
             code.push(CodeMapping {
                 start: mapping.start,
