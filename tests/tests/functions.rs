@@ -112,3 +112,26 @@ fn executable_that_defines_malloc() {
         "its realloc calls its malloc"
     );
 }
+
+/// How older kernels attach: exact as well, with several threads.
+fn attached_by(way: &str) -> Result<(), Missing> {
+    let mut command = functions(Allocator::Glibc)?;
+    let traced = trace(command.arg("4"), &["--attach", way]);
+    traced.assert_allocator("glibc");
+    traced.compare().exact();
+    Ok(())
+}
+
+/// Make sure that the way of Linux 6.6 counts exactly.
+#[test]
+fn attached_by_uprobe_multi() {
+    let _turn = need!(Turn::shared());
+    need!(attached_by("multi"));
+}
+
+/// Make sure that the way of kernels before that counts exactly.
+#[test]
+fn attached_by_perf_events() {
+    let _turn = need!(Turn::shared());
+    need!(attached_by("perf-event"));
+}

@@ -2,6 +2,7 @@
 //!
 //! Nothing here allocates, does I/O or knows aya; it compiles for the BPF target and for the host.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod call;
 pub mod counters;

@@ -15,6 +15,9 @@ pub const WINDOW_WORDS: usize = 128;
 /// Executable mappings of a process whose code the unwinder knows. A power of two, for the search.
 pub const MAX_CODE_MAPPINGS: usize = 4_096;
 
+/// Rules that the unwinder remembers, by address. A power of two; 64 KiB in all, which stay in a CPU's cache.
+pub const RULE_CACHE_ENTRIES: usize = 4_096;
+
 /// Unwind tables, one for each object that the process runs code of.
 pub const MAX_TABLES: usize = 2_048;
 

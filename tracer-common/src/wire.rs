@@ -2,7 +2,7 @@
 //!
 //! Every struct is `repr(C)` with its padding spelled out, holds only integers, and has its size asserted.
 
-use crate::limits::{MAX_CODE_MAPPINGS, MAX_FRAMES, WINDOW_WORDS};
+use crate::limits::{MAX_CODE_MAPPINGS, MAX_FRAMES, RULE_CACHE_ENTRIES, WINDOW_WORDS};
 
 /// Key of the `LIVE` map: a block of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,6 +139,27 @@ pub struct CodeMappings {
     pub entries: [CodeMapping; MAX_CODE_MAPPINGS],
 }
 
+/// Value of the `RULES` map: how the code at an address was found to be unwound, by a hash of the address.
+///
+/// All threads share it without a lock: see [`CachedRule`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RuleCache {
+    /// The rules.
+    pub entries: [CachedRule; RULE_CACHE_ENTRIES],
+}
+
+/// A remembered rule. Another thread may write one half while this one reads the other, so the key is stored mixed
+/// with the row: halves that do not belong together give no key that is asked for.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CachedRule {
+    /// The key, exclusive-or the row.
+    pub mixed: u64,
+    /// The row.
+    pub row: u64,
+}
+
 /// Value of the `STATE` map, written by both sides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -250,6 +271,8 @@ const _: () = {
     assert!(size_of::<SiteCalls>() == 16);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<CodeMapping>() == 32);
+    assert!(size_of::<CachedRule>() == 16);
+    assert!(RULE_CACHE_ENTRIES.is_power_of_two() && MAX_CODE_MAPPINGS.is_power_of_two());
     assert!(size_of::<CodeMappings>() == 8 + 32 * MAX_CODE_MAPPINGS);
     assert!(size_of::<Event>() == 16);
     assert!(size_of::<ReturnSlot>() == 24);

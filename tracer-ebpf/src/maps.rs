@@ -13,7 +13,10 @@ use tracer_common::{
         RETURNS_BYTES,
     },
     unwind::search::Chunk,
-    wire::{CodeMappings, LiveBlock, LiveKey, SiteCalls, Stack, StackTotals, State, ThreadSlot},
+    wire::{
+        CodeMappings, LiveBlock, LiveKey, RuleCache, SiteCalls, Stack, StackTotals, State,
+        ThreadSlot,
+    },
 };
 
 /// Blocks that are live. Not an LRU: a table that forgets silently would make wrong numbers.
@@ -56,9 +59,13 @@ pub(crate) static STATE: Array<State> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static MAPPINGS: Array<CodeMappings> = Array::with_max_entries(2, 0);
 
-/// The entry of `MAPPINGS` that is in use.
+/// How often the mappings were told. Its lowest bit is the entry of `MAPPINGS` that is in use.
 #[map]
-pub(crate) static MAPPINGS_IN_USE: Array<u32> = Array::with_max_entries(1, 0);
+pub(crate) static MAPPINGS_TOLD: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Rules that were looked up.
+#[map]
+pub(crate) static RULES: Array<RuleCache> = Array::with_max_entries(1, 0);
 
 /// The unwind table of each object: chunks of the index, then chunks of rows.
 #[btf_map]

@@ -18,8 +18,8 @@ const DURATION: &str = "10s";
 const SVG: &str = "memtrace-demo.svg";
 /// The server's function that leaks.
 const LEAK: &str = "create_session";
-/// The oldest kernel that memtrace is meant for.
-const OLDEST_KERNEL: (u32, u32) = (5, 15);
+/// The oldest kernel that memtrace is meant for: the first with `bpf_loop`.
+const OLDEST_KERNEL: (u32, u32) = (5, 17);
 
 /// Builds everything, traces the server and shows what leaked.
 pub(crate) fn run_task() -> Result<()> {
@@ -127,7 +127,7 @@ pub(crate) fn compile_as(
     Ok(program)
 }
 
-/// Points at the leaking stack in memtrace's own findings.
+/// Points at the leaking stacks in memtrace's own findings.
 fn explain(json: &Path) -> Result<()> {
     let text =
         fs::read_to_string(json).with_context(|| format!("could not read {}", json.display()))?;
@@ -135,16 +135,22 @@ fn explain(json: &Path) -> Result<()> {
     let stacks = report["stacks"]
         .as_array()
         .context("the report has no stacks")?;
-    let leak = stacks
+    let leaks: Vec<(&Value, String)> = stacks
         .iter()
-        .find_map(|stack| Some((stack, functions(stack)?)));
-    let Some((stack, path)) = leak else {
+        .filter_map(|stack| Some((stack, functions(stack)?)))
+        .collect();
+    let Some((_, path)) = leaks.first() else {
         bail!("the report does not show `{LEAK}`, which leaks");
+    };
+    let sum = |field: &str| -> u64 {
+        let values = leaks.iter().filter_map(|(stack, _)| stack[field].as_u64());
+        values.sum()
     };
     println!();
     println!(
         "The leak is {path}: {} bytes in {} blocks are still live after {DURATION}, and each login adds more.",
-        stack["live_bytes"], stack["live_count"]
+        sum("live_bytes"),
+        sum("live_count")
     );
     println!(
         "`render_page` fills a cache that is bounded, `find_hit` releases all that it takes: no leaks."

@@ -87,8 +87,7 @@ impl IndexEntry {
 
 /// The row for a byte of the page whose rows `entry` names in `chunk`: the last row that starts at or before it.
 ///
-/// Halves the range as often as a full chunk needs, whatever the page's number of rows: every turn is alike, so
-/// the verifier does not follow each outcome.
+/// A turn has no jump but the one that ends the search, so the verifier follows one way and not each outcome.
 #[inline(always)]
 #[must_use]
 pub fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> {
@@ -99,7 +98,7 @@ pub fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> {
     let mut first = entry.first() & CHUNK_MASK;
     let mut count = entry.count();
     let mut turn = 0;
-    while turn < CHUNK_BITS {
+    while turn < CHUNK_BITS && count > 1 {
         let half = count >> 1;
         let middle = (first + half) & CHUNK_MASK;
         first = later_if(
@@ -119,9 +118,31 @@ pub fn find(entry: IndexEntry, chunk: &Chunk, offset: u16) -> Option<Row> {
 #[inline(always)]
 #[must_use]
 pub fn later_if(start: u64, key: u64, earlier: u64, later: u64) -> u64 {
-    // All ones where the difference is negative. The compiler knows it for a comparison, unless it is kept from it.
-    let before = core::hint::black_box(key.wrapping_sub(start)).cast_signed() >> 63;
+    // All ones where the difference is negative.
+    let before = opaque(key.wrapping_sub(start)).cast_signed() >> 63;
     later ^ ((later ^ earlier) & before.cast_unsigned())
+}
+
+/// The same value, of which the compiler knows nothing: it would see a comparison, and make a jump of it.
+#[inline(always)]
+#[cfg_attr(
+    target_arch = "bpf",
+    expect(
+        unsafe_code,
+        reason = "an instruction that keeps the value in its register"
+    )
+)]
+fn opaque(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: copies the register to itself. (No instruction at all would leave two lines of the source at one
+        // address, which the kernel refuses.)
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(value)
 }
 
 #[cfg(test)]

@@ -48,22 +48,19 @@ pub(crate) fn enter(call: &Call) -> u32 {
     // A resize to a small block still ends the large one.
     if size_bytes < MIN_SIZE_BYTES.load() && ptr == 0 {
         count(Counter::TooSmall);
-        count_exit(site);
         return IGNORE_RETURN;
     }
-    let Some(return_address) = call.return_address() else {
+    if !unwind::walk(call, slot) {
         count(Counter::ReturnLost);
         return IGNORE_RETURN;
-    };
+    }
     slot.sp = sp;
-    slot.return_address = return_address;
     slot.cookie = cookie;
     slot.size_bytes = size_bytes;
     slot.out = call.arg(shape.out);
     slot.freed_ptr = 0;
     slot.ptr = ptr;
     slot.old_valid = 0;
-    slot.stack_id = unwind::walk(call, slot);
     if ptr != 0 {
         live::take_old(slot);
     }

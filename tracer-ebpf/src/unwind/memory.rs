@@ -51,7 +51,7 @@ impl FrameMemory<'_> {
     fn index(&self, address: u64, words: u64) -> Option<usize> {
         let distance = address.wrapping_sub(self.read.start);
         let index = distance / 8;
-        (distance & 7 == 0 && index < self.read.words && index + words <= self.read.words)
+        (distance.is_multiple_of(8) && index < self.read.words && index + words <= self.read.words)
             .then_some(index as usize)
     }
 

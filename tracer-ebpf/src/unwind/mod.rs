@@ -10,11 +10,14 @@ use tracer_common::{
     limits::MAX_FRAMES,
     stack_id::StackHasher,
     stop::StopReason,
-    unwind::step::{Frame, FrameAddress, step, step_by_frame_pointer},
-    wire::{CodeKind, CodeMappings, ThreadSlot},
+    unwind::step::{Frame, FrameAddress, Thread as _, step, step_by_frame_pointer},
+    wire::ThreadSlot,
 };
 
-use self::{memory::StackMemory, tables::Code};
+use self::{
+    memory::StackMemory,
+    tables::{Rules, Way},
+};
 use crate::{config::UNWIND_BY_TABLES, heap::call::Call};
 
 /// What one turn of the loop hands to the next. Plain words and pointers, which the verifier can follow through the
@@ -22,7 +25,7 @@ use crate::{config::UNWIND_BY_TABLES, heap::call::Call};
 #[repr(C)]
 struct Walk {
     slot: *mut ThreadSlot,
-    mappings: *const CodeMappings,
+    rules: Rules,
     pc: u64,
     sp: u64,
     fp: u64,
@@ -30,38 +33,35 @@ struct Walk {
     interrupted: u64,
     hash: StackHasher,
     memory: StackMemory,
-    /// Entry of the mappings that the last frame was in.
-    mapping: u64,
     frame_count: u64,
     stop: u64,
 }
 
-/// Walks the stack of `call` into the slot, and returns the stack's id.
+/// Walks the stack of `call` into the slot, with its return address and its id. False when the stack cannot be read.
 ///
 /// The walk begins behind the call, at the return address on top of the stack: the probed function itself is left
 /// out, and needs no rule.
 #[inline(always)]
-pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
-    let mappings = if UNWIND_BY_TABLES.load() == 0 {
-        core::ptr::null()
-    } else {
-        match tables::mappings() {
-            Some(mappings) => mappings,
-            None => core::ptr::null(),
-        }
+pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> bool {
+    let mut memory = StackMemory::empty();
+    let top = call.sp();
+    let Some(return_address) = memory.of(&mut slot.window, top).word(top) else {
+        return false;
     };
-    let sp = call.sp() + 8;
-    slot.stack.frames[0] = slot.return_address;
+    slot.return_address = return_address;
+    let Some(rules) = Rules::now() else {
+        return false;
+    };
+    slot.stack.frames[0] = return_address;
     let mut walk = Walk {
         slot,
-        mappings,
-        pc: slot.return_address,
-        sp,
+        rules,
+        pc: return_address,
+        sp: top + 8,
         fp: call.fp(),
         interrupted: 0,
-        hash: StackHasher::new().frame(slot.return_address),
-        memory: StackMemory::empty(),
-        mapping: 0,
+        hash: StackHasher::new().frame(return_address),
+        memory,
         frame_count: 1,
         stop: StopReason::TooDeep as u64,
     };
@@ -76,7 +76,8 @@ pub(crate) fn walk(call: &Call, slot: &mut ThreadSlot) -> u64 {
     };
     slot.stack.frame_count = walk.frame_count as u32;
     slot.stack.stop = walk.stop as u32;
-    walk.hash.finish_with(walk.stop as u32)
+    slot.stack_id = walk.hash.finish_with(walk.stop as u32);
+    true
 }
 
 /// Goes from one frame to its caller; 1 ends the loop. The kernel takes only a private function for this.
@@ -127,16 +128,8 @@ fn caller(walk: &mut Walk, slot: &mut ThreadSlot) -> Result<Frame, StopReason> {
         }
         return step_by_frame_pointer(&frame, &mut thread);
     }
-    // SAFETY: null, or a value of the map, which lives as long as the program runs.
-    let Some(mappings) = (unsafe { walk.mappings.as_ref() }) else {
-        return Err(StopReason::NoUnwindInfo);
-    };
-    let address = frame.address.lookup();
-    let Some(code) = Code::at(mappings, address, &mut walk.mapping) else {
-        return Err(StopReason::BadReturnAddress);
-    };
-    if code.kind == CodeKind::FramePointer as u32 {
-        return step_by_frame_pointer(&frame, &mut thread);
+    match walk.rules.way(frame.address.lookup())? {
+        Way::Rule(rule) => step(rule, &frame, &mut thread),
+        Way::FramePointer => step_by_frame_pointer(&frame, &mut thread),
     }
-    step(code.rule(address)?, &frame, &mut thread)
 }

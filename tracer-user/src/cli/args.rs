@@ -9,19 +9,22 @@ use super::quantity;
 
 /// Which stacks hold a running process's native memory.
 ///
-/// Records every live allocation of a process by stack, from outside: nothing is loaded into it, it is not
-/// restarted, and its allocator (glibc, musl, jemalloc, tcmalloc, mimalloc, snmalloc, its own) is found by itself.
+/// Records every allocation and release of a process from outside and reports, by stack, what is still live. Nothing
+/// is loaded into the process, it is not restarted, and its allocator (glibc, musl, jemalloc, tcmalloc, mimalloc,
+/// snmalloc, one in the executable) is found by itself. Blocks older than the start of the recording are not seen.
 #[derive(Debug, Parser)]
 #[command(
     name = "memtrace",
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
+    override_usage = "memtrace [OPTIONS] -p <PID>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace doctor [-p <PID>]",
     after_help = "Examples:\n  \
         memtrace -p $(pidof redis-server) -d 30s -o redis.svg\n  \
-        memtrace -p 4711 --older-than 1m        what was born over a minute ago and still lives\n  \
-        memtrace -o start.svg -- ./server --port 8080\n  \
-        memtrace doctor -p 4711                 what would be probed, and whether all is there\n\n\
+        memtrace -p 4711 --older-than 1m              what is over a minute old and still lives\n  \
+        memtrace -o start.svg -- ./server --port 80   from the first allocation of a command\n  \
+        memtrace doctor -p 4711                       what would be probed, and how\n\n\
+        Needs root, or the capabilities that `memtrace doctor` lists. The report goes to stdout.\n\
         Exit codes: 0 done, 1 failed on the way, 2 could not begin (nothing was attached); with -- CMD, the command's own."
 )]
 pub(super) struct Args {
@@ -34,14 +37,18 @@ pub(super) struct Args {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check this machine, and what would be probed in a process.
+    /// Check this machine, and show what would be probed in a process.
+    ///
+    /// Each right and each feature of the kernel is tried, with advice for what fails. With -p, shows for every
+    /// function of the process's allocators where its probe goes, on which instruction, and whether the kernel emulates
+    /// it (one trap) or must single-step it (two). Each probe is set for a moment and released; nothing is recorded.
     Doctor(DoctorArgs),
 }
 
 /// Arguments of `memtrace doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
-    /// The process to look at; without it, only the machine is checked.
+    /// The process to look at. Without it, only the machine is checked.
     #[arg(short, long, value_name = "PID")]
     pub(super) pid: Option<u32>,
     #[command(flatten)]
@@ -77,30 +84,30 @@ pub(super) struct TraceArgs {
     /// Start a command and trace it from its first allocation.
     #[arg(last = true, value_name = "CMD")]
     pub(super) run: Vec<OsString>,
-    /// How long to record: 10s, 5m, 1h. Until Ctrl-C or the process's exit where absent.
+    /// How long to record: 10s, 5m, 1h. Without it, until Ctrl-C or the process's exit.
     #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
     pub(super) duration: Option<Duration>,
 
-    /// Write a flamegraph of the live bytes.
+    /// Write a flamegraph of the live bytes, for a browser.
     #[arg(short, long, value_name = "FILE.svg", help_heading = "Output")]
     pub(super) output: Option<PathBuf>,
     /// Write folded stacks with live bytes, for other flamegraph tools.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) folded: Option<PathBuf>,
-    /// Write everything as JSON (docs/json.md).
+    /// Write the whole report as JSON.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) json: Option<PathBuf>,
-    /// Stacks to print.
+    /// How many stacks to print.
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Output")]
     pub(super) top: usize,
     /// What stacks are ranked by.
     #[arg(long, value_enum, default_value_t = Sort::Live, value_name = "KEY", help_heading = "Output")]
     pub(super) sort: Sort,
 
-    /// Pass smaller allocations by: 4096, 64K, 1M. They cost less then, and are not reported.
+    /// Pass by allocations smaller than this: 4096, 64K, 1M. They cost less, and are in no number of the report.
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = quantity::bytes, help_heading = "What counts")]
     pub(super) min_size: u64,
-    /// Report only blocks that have lived this long at the end: 10s, 5m.
+    /// Report only blocks that have lived at least this long at the end: 10s, 5m. Finds leaks.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = quantity::duration, help_heading = "What counts")]
     pub(super) older_than: Duration,
     /// Live blocks to track at most. Further ones are counted as lost.
@@ -113,15 +120,18 @@ pub(super) struct TraceArgs {
     pub(super) functions: FunctionArgs,
 
     /// How stacks are walked.
-    #[arg(long, value_enum, default_value_t = Unwind::Auto, value_name = "HOW", help_heading = "What counts")]
+    #[arg(long, value_enum, default_value_t = Unwind::Auto, value_name = "HOW", help_heading = "Diagnosis")]
     pub(super) unwind: Unwind,
 
     /// Print the BPF programs' own log on stderr.
-    #[arg(long)]
+    #[arg(long, help_heading = "Diagnosis")]
     pub(super) log_bpf: bool,
     /// Where functions are probed, for benchmarks.
     #[arg(long, value_enum, default_value_t = Sites::Auto, hide = true)]
     pub(super) sites: Sites,
+    /// How probes are attached, to try what older kernels need.
+    #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
+    pub(super) attach: Attach,
     /// What runs at the probes, for benchmarks.
     #[arg(long, value_enum, default_value_t = ProbePrograms::Record, hide = true)]
     pub(super) programs: ProbePrograms,
@@ -143,9 +153,9 @@ pub(super) enum Sort {
 /// How stacks are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Unwind {
-    /// By the tables that compilers write for exceptions; code compiled at run time by frame pointers.
+    /// By the tables that compilers write for exceptions, and by frame pointers in code compiled at run time.
     Auto,
-    /// By frame pointers only.
+    /// By frame pointers only: for programs and libraries built with them.
     Fp,
 }
 
@@ -156,6 +166,19 @@ pub(super) enum Sites {
     Auto,
     /// At the first instruction.
     Entry,
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Attach {
+    /// In the best way that the kernel has.
+    Auto,
+    /// By one program for entry and return (Linux 6.13).
+    Session,
+    /// By one link for many points (Linux 6.6).
+    Multi,
+    /// By a perf event for each probe.
+    PerfEvent,
 }
 
 /// What runs at the probes.

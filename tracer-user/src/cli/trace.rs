@@ -10,13 +10,13 @@ use anyhow::{Result, anyhow, bail};
 
 use super::{
     Refused,
-    args::{FunctionArgs, ProbePrograms, Sites, Sort, TraceArgs, Unwind},
+    args::{Attach, FunctionArgs, ProbePrograms, Sites, Sort, TraceArgs, Unwind},
     outputs::Outputs,
     privileges,
     terminal::Terminal,
 };
 use crate::{
-    kernel::Programs,
+    kernel::{Programs, features::Backend},
     report::{
         SortKey,
         text::{self, TextOptions},
@@ -96,6 +96,12 @@ fn options(args: &TraceArgs) -> Result<Options> {
         functions: user_functions(&args.functions)?,
         unwind_by_tables: args.unwind == Unwind::Auto,
         log_bpf: args.log_bpf,
+        backend: match args.attach {
+            Attach::Auto => None,
+            Attach::Session => Some(Backend::Session),
+            Attach::Multi => Some(Backend::Multi),
+            Attach::PerfEvent => Some(Backend::PerfEvent),
+        },
         programs: match args.programs {
             ProbePrograms::Record => Programs::Record,
             ProbePrograms::Empty => Programs::Empty,

@@ -126,9 +126,9 @@ impl Kernel {
             }
         }
         match refused.pop() {
-            Some((_, source)) if attached == 0 => Err(KernelError::Attach {
+            Some((_, cause)) if attached == 0 => Err(KernelError::Attach {
                 object: allocator.object.clone(),
-                source,
+                cause,
             }),
             Some(last) => {
                 refused.push(last);
@@ -169,10 +169,10 @@ impl Kernel {
             cookies: vec![0],
         };
         self.link_program(PROGRAM, false, &points)
-            .map_err(|source| KernelError::System {
+            .map_err(|cause| KernelError::System {
                 action: "attach",
                 program: PROGRAM,
-                source,
+                cause,
             })
     }
 

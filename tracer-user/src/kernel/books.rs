@@ -233,6 +233,6 @@ pub(super) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |error| KernelError::Map {
         action,
         map,
-        source: io::Error::other(error),
+        cause: io::Error::other(error),
     }
 }

@@ -19,24 +19,24 @@ pub enum KernelError {
     #[error("cannot load the BPF object: {0}")]
     Load(#[from] aya::EbpfError),
     /// aya could not load or attach a program.
-    #[error("cannot {action} BPF program {program}: {source}")]
+    #[error("cannot {action} BPF program {program}: {cause}")]
     Program {
         /// `load` or `attach`.
         action: &'static str,
         /// The program's name.
         program: &'static str,
         /// The cause.
-        source: aya::programs::ProgramError,
+        cause: aya::programs::ProgramError,
     },
     /// The kernel refused a program or a link of ours.
-    #[error("cannot {action} BPF program {program}: {source}")]
+    #[error("cannot {action} BPF program {program}: {cause}")]
     System {
         /// `load` or `attach`.
         action: &'static str,
         /// The program's name.
         program: &'static str,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The object lacks a program or a map: it is not ours.
     #[error("the BPF object has no {0}")]
@@ -45,22 +45,22 @@ pub enum KernelError {
     #[error("cannot relocate the BPF object: {0}")]
     Relocate(String),
     /// A map could not be read or written.
-    #[error("cannot {action} BPF map {map}: {source}")]
+    #[error("cannot {action} BPF map {map}: {cause}")]
     Map {
         /// `read` or `write`.
         action: &'static str,
         /// The map's name.
         map: &'static str,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The probes of an object could not be attached.
-    #[error("cannot probe {object}: {source}")]
+    #[error("cannot probe {object}: {cause}")]
     Attach {
         /// The object's path as the target sees it.
         object: String,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There are more functions to probe than the counters have room for.
     #[error("more than {0} functions to probe")]

@@ -64,8 +64,8 @@ pub struct Kernel {
     pub(super) unwind_refused: Option<KernelError>,
     /// Unwind tables uploaded.
     pub(super) tables: usize,
-    /// The entry of `MAPPINGS` that the unwinder uses.
-    pub(super) mappings_in_use: u32,
+    /// How often the unwinder was told the mappings.
+    pub(super) mappings_told: u32,
 }
 
 impl Kernel {
@@ -107,7 +107,7 @@ impl Kernel {
             sites: Vec::new(),
             unwind_refused: None,
             tables: 0,
-            mappings_in_use: 0,
+            mappings_told: 0,
         };
         kernel.prepare_totals()?;
         kernel.load_programs()?;
@@ -134,10 +134,10 @@ impl Kernel {
         ] {
             let tracer: &mut RawTracePoint = self.program(program)?;
             let failed = |action| {
-                move |source| KernelError::Program {
+                move |cause| KernelError::Program {
                     action,
                     program,
-                    source,
+                    cause,
                 }
             };
             tracer.load().map_err(failed("load"))?;
@@ -184,10 +184,10 @@ impl Kernel {
 
     fn load_perf_event(&mut self, program: &'static str) -> Result<(), KernelError> {
         let probe: &mut UProbe = self.program(program)?;
-        probe.load().map_err(|source| KernelError::Program {
+        probe.load().map_err(|cause| KernelError::Program {
             action: "load",
             program,
-            source,
+            cause,
         })
     }
 
@@ -255,10 +255,10 @@ impl Kernel {
                     record_bytes: u32::try_from(function.func_info_rec_size).unwrap_or(0),
                 }),
             })
-            .map_err(|source| KernelError::System {
+            .map_err(|cause| KernelError::System {
                 action: "load",
                 program: name,
-                source,
+                cause,
             })?;
             self.multi.insert(name, fd);
         }
@@ -282,10 +282,10 @@ impl Kernel {
     pub fn run_stats(&self) -> Result<RunStats, KernelError> {
         let mut sum = RunStats::default();
         for (program, fd) in &self.multi {
-            let stats = sys::run_stats(fd).map_err(|source| KernelError::System {
+            let stats = sys::run_stats(fd).map_err(|cause| KernelError::System {
                 action: "read the statistics of",
                 program,
-                source,
+                cause,
             })?;
             sum.run_ns += stats.run_ns;
             sum.runs += stats.runs;

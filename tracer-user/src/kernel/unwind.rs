@@ -58,12 +58,12 @@ impl Kernel {
             ]);
         }
         words.resize(size_of::<CodeMappings>() / 8, 0);
-        let next = self.mappings_in_use ^ 1;
-        sys::update_array_words(self.fd("MAPPINGS")?, next, &words)
+        let next = self.mappings_told.wrapping_add(1);
+        sys::update_array_words(self.fd("MAPPINGS")?, next & 1, &words)
             .map_err(failed("write", "MAPPINGS"))?;
-        sys::update_array(self.fd("MAPPINGS_IN_USE")?, 0, &next)
-            .map_err(failed("write", "MAPPINGS_IN_USE"))?;
-        self.mappings_in_use = next;
+        sys::update_array(self.fd("MAPPINGS_TOLD")?, 0, &next)
+            .map_err(failed("write", "MAPPINGS_TOLD"))?;
+        self.mappings_told = next;
         Ok(mappings.len().saturating_sub(MAX_CODE_MAPPINGS))
     }
 }

@@ -1,6 +1,7 @@
 //! The report as JSON, described field by field in docs/json.md. Fields are added, never renamed or removed.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use tracer_common::{counters::CounterKind, stop::StopReason, wire::STACK_NOT_STORED};
@@ -90,13 +91,14 @@ struct FrameView<'a> {
     file: Option<&'a str>,
     line: Option<u32>,
     inlined: bool,
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
 struct Cost {
     probe_hits: u64,
-    bpf_seconds: f64,
-    trap_seconds: f64,
+    bpf_seconds: Option<f64>,
+    trap_seconds: Option<f64>,
     target_cpu_seconds: f64,
     overhead_percent: Option<f64>,
     collector_cpu_seconds: f64,
@@ -187,8 +189,8 @@ impl<'a> Document<'a> {
             warnings,
             cost: Cost {
                 probe_hits: cost.probe_hits,
-                bpf_seconds: cost.bpf.as_secs_f64(),
-                trap_seconds: cost.traps.as_secs_f64(),
+                bpf_seconds: cost.bpf.as_ref().map(Duration::as_secs_f64),
+                trap_seconds: cost.traps.as_ref().map(Duration::as_secs_f64),
                 target_cpu_seconds: cost.target_cpu.as_secs_f64(),
                 overhead_percent: cost.overhead_percent(),
                 collector_cpu_seconds: cost.collector_cpu.as_secs_f64(),
@@ -228,6 +230,7 @@ impl<'a> From<&'a Frame> for FrameView<'a> {
             file: frame.file.as_deref(),
             line: frame.line,
             inlined: frame.inlined,
+            kind: frame.kind().name(),
         }
     }
 }

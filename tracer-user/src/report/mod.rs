@@ -13,5 +13,7 @@ mod sort;
 pub mod text;
 pub mod units;
 
-pub use model::{AllocatorInfo, Calls, Cost, Frame, Report, StackRow, TargetInfo, Totals};
+pub use model::{
+    AllocatorInfo, Calls, Cost, Frame, FrameKind, Report, StackRow, TargetInfo, Totals,
+};
 pub use sort::{SortKey, sort};

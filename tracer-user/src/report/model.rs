@@ -121,15 +121,55 @@ pub struct Frame {
     pub inlined: bool,
 }
 
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// A function of an object file.
+    Native,
+    /// A function that the compiler inlined into another one.
+    Inlined,
+    /// Code that was compiled at run time.
+    Jit,
+}
+
+impl FrameKind {
+    /// The kind in a word, for JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Inlined => "inlined",
+            Self::Jit => "jit",
+        }
+    }
+}
+
+impl Frame {
+    /// Where the frame comes from.
+    #[must_use]
+    pub fn kind(&self) -> FrameKind {
+        // Executable memory that belongs to no file, with a name that the process gave it or without.
+        let anonymous = |module: &str| module.starts_with("[anon");
+        if self.inlined {
+            FrameKind::Inlined
+        } else if self.module.as_deref().is_some_and(anonymous) {
+            FrameKind::Jit
+        } else {
+            FrameKind::Native
+        }
+    }
+}
+
 /// What the tracing cost the target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Entries and returns of probed functions.
     pub probe_hits: u64,
-    /// Time in the BPF programs, as the kernel measured it on a share of the run, scaled to all hits.
-    pub bpf: Duration,
-    /// Time for the traps, as calibrated on memtrace itself, for all hits.
-    pub traps: Duration,
+    /// Time in the BPF programs, as the kernel measured it on a share of the run, scaled to all hits; `None` where
+    /// nothing ran while it measured.
+    pub bpf: Option<Duration>,
+    /// Time for the traps, as calibrated on memtrace itself, for all hits; `None` where that was not possible.
+    pub traps: Option<Duration>,
     /// CPU time of the target during the recording, tracing included.
     pub target_cpu: Duration,
     /// CPU time of memtrace itself.
@@ -139,17 +179,18 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Time that the tracing added to the target.
+    /// Time that the tracing added to the target; `None` where a part of it is not known.
     #[must_use]
-    pub fn added(&self) -> Duration {
-        self.bpf + self.traps
+    pub fn added(&self) -> Option<Duration> {
+        Some(self.bpf? + self.traps?)
     }
 
     /// The added time in percent of what the target would have used without it; `None` where that is not known.
     #[must_use]
     pub fn overhead_percent(&self) -> Option<f64> {
-        let own = self.target_cpu.checked_sub(self.added())?;
-        (!own.is_zero()).then(|| self.added().as_secs_f64() / own.as_secs_f64() * 100.0)
+        let added = self.added()?;
+        let own = self.target_cpu.checked_sub(added)?;
+        (!own.is_zero()).then(|| added.as_secs_f64() / own.as_secs_f64() * 100.0)
     }
 }
 

@@ -134,8 +134,8 @@ pub(super) fn report() -> Report {
         warnings: vec!["the target executed another image\u{1b}[0m".to_owned()],
         cost: Cost {
             probe_hits: 2_434_567,
-            bpf: Duration::from_millis(175),
-            traps: Duration::from_millis(1_315),
+            bpf: Some(Duration::from_millis(175)),
+            traps: Some(Duration::from_millis(1_315)),
             target_cpu: Duration::from_millis(12_300),
             collector_cpu: Duration::from_millis(350),
             collector_peak_bytes: 47_395_635,

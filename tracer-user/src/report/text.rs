@@ -2,7 +2,10 @@
 
 mod stacks;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use tracer_common::counters::{Counter, CounterKind};
 
@@ -187,11 +190,17 @@ fn warnings(report: &Report, out: &mut impl Write) -> io::Result<()> {
 fn cost(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let cost = &report.cost;
     let hits = float(cost.probe_hits.max(1));
-    let each = |span: std::time::Duration| span.as_secs_f64() * 1e9 / hits;
+    let known = |span: Option<Duration>, show: &dyn Fn(f64) -> String| {
+        span.map_or_else(
+            || "not measured".to_owned(),
+            |span| show(span.as_secs_f64()),
+        )
+    };
+    let each = |span| known(span, &|seconds| format!("{:.0} ns", seconds * 1e9 / hits));
     writeln!(out, "\nCost")?;
     writeln!(
         out,
-        "  probe hits  {} ({}/s), {:.0} ns each: {:.0} ns trap, {:.0} ns BPF program",
+        "  probe hits  {} ({}/s), {} each: trap {}, BPF program {}",
         Count(cost.probe_hits),
         Count(per(cost.probe_hits, report.duration.as_secs_f64())),
         each(cost.added()),
@@ -199,13 +208,12 @@ fn cost(report: &Report, out: &mut impl Write) -> io::Result<()> {
         each(cost.bpf)
     )?;
     let cpu = cost.target_cpu.as_secs_f64();
-    let share = |span: std::time::Duration| percent(span.as_secs_f64(), cpu);
+    let share = |span| known(span, &|seconds| format!("{:.1}%", percent(seconds, cpu)));
     writeln!(
         out,
-        "  target      {} of its {} of CPU time ({:.1}%): {:.1}% in traps, {:.1}% in BPF programs",
-        Span(cost.added()),
-        Span(cost.target_cpu),
+        "  target      {} of its {} of CPU time went into tracing: traps {}, BPF programs {}",
         share(cost.added()),
+        Span(cost.target_cpu),
         share(cost.traps),
         share(cost.bpf)
     )?;

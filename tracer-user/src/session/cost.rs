@@ -118,32 +118,28 @@ impl CostMeter {
 
     /// Time in the programs for these hits.
     #[must_use]
-    pub(super) fn programs(&self, hits: Hits) -> Duration {
-        match (u128::from(hits.all()) * u128::from(self.measured.run_ns))
-            .checked_div(u128::from(self.measured.runs))
-        {
-            Some(ns) => Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)),
-            None => Duration::ZERO,
-        }
+    pub(super) fn programs(&self, hits: Hits) -> Option<Duration> {
+        let ns = (u128::from(hits.all()) * u128::from(self.measured.run_ns))
+            .checked_div(u128::from(self.measured.runs))?;
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
     /// Time in the traps for these hits.
     #[must_use]
-    pub(super) fn traps(&self, hits: Hits) -> Duration {
-        let Some(TrapCost {
+    pub(super) fn traps(&self, hits: Hits) -> Option<Duration> {
+        let TrapCost {
             emulated,
             stepped,
             returned,
-        }) = self.traps
-        else {
-            return Duration::ZERO;
-        };
+        } = self.traps?;
         let times = |cost: Duration, hits: u64| {
             let ns = cost.as_nanos() * u128::from(hits);
             Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
         };
-        times(emulated, hits.emulated)
-            + times(stepped, hits.stepped)
-            + times(returned, hits.returned)
+        Some(
+            times(emulated, hits.emulated)
+                + times(stepped, hits.stepped)
+                + times(returned, hits.returned),
+        )
     }
 }

@@ -1,8 +1,10 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
+mod care;
 mod clock;
 mod code;
 mod cost;
+mod finish;
 mod guard;
 mod launch;
 mod observer;

@@ -2,7 +2,11 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use crate::{kernel::Programs, report::SortKey, target::user::UserFunctions};
+use crate::{
+    kernel::{Programs, features::Backend},
+    report::SortKey,
+    target::user::UserFunctions,
+};
 
 /// The process to trace.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct Options {
     pub unwind_by_tables: bool,
     /// Whether the BPF side writes a log.
     pub log_bpf: bool,
+    /// How to attach; the best way that the kernel has where absent.
+    pub backend: Option<Backend>,
     /// What runs at the probes.
     pub programs: Programs,
     /// Whether to probe functions at their first instruction even where a cheaper one was found.

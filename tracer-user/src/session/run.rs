@@ -3,7 +3,7 @@
 use std::{
     io,
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -12,26 +12,19 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until},
 };
-use tracer_common::{counters::Counter, wire::EventKind};
+use tracer_common::wire::EventKind;
 
 use super::{
-    Launched, Observer, Options, Progress, Target, cost::Hits, guard::Guard, quiet::Baseline,
-    readable::readable, snapshot::Snapshot, tracer::Tracer, wait::Impatience,
+    Launched, Observer, Options, Target, care::Care, finish::finish, readable::readable,
+    tracer::Tracer, wait::Impatience,
 };
 use crate::{
-    kernel::Kernel,
-    report::{Cost, Report, TargetInfo, sort, units::float},
+    report::Report,
     target::{AllocatorKind, Process},
 };
 
 /// How often the run looks after itself.
 const TICK: Duration = Duration::from_millis(250);
-/// How often progress is told.
-const PROGRESS_EVERY: u32 = 4;
-/// A run that has seen no call for so long explains itself.
-const QUIET_AFTER: Duration = Duration::from_secs(3);
-/// Programs that were in flight when the recording stopped have ended after this.
-const SETTLE: Duration = Duration::from_millis(2);
 
 /// A run that has ended.
 pub struct Finished {
@@ -45,7 +38,7 @@ pub struct Finished {
 
 /// Why the recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Interrupted,
     Terminated,
     Duration,
@@ -54,7 +47,7 @@ enum End {
 }
 
 impl End {
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Self::Interrupted => "interrupted (SIGINT)",
             Self::Terminated => "terminated (SIGTERM)",
@@ -246,161 +239,4 @@ async fn watch(
             return Ok(End::Exec);
         }
     }
-}
-
-/// What a run does at every tick.
-struct Care {
-    ticks: u32,
-    baseline: Baseline,
-    explained: bool,
-    calls_before: u64,
-    told: Instant,
-}
-
-impl Care {
-    fn new(tracer: &Tracer) -> Self {
-        Self {
-            ticks: 0,
-            baseline: Baseline::of(&tracer.process),
-            explained: false,
-            calls_before: 0,
-            told: Instant::now(),
-        }
-    }
-
-    fn tick(&mut self, tracer: &mut Tracer, observer: &dyn Observer) -> Result<()> {
-        self.ticks += 1;
-        tracer.meter.tick(&tracer.kernel)?;
-        if !self.ticks.is_multiple_of(PROGRESS_EVERY) {
-            return Ok(());
-        }
-        tracer.look_again(observer);
-        let hits = Hits::read(&tracer.kernel)?;
-        let calls = hits.emulated + hits.stepped;
-        let elapsed = tracer.began.elapsed();
-        let since_told = self.told.elapsed().as_secs_f64();
-        self.told = Instant::now();
-        let mut progress = Progress {
-            elapsed,
-            calls_per_second: float(calls.saturating_sub(self.calls_before)) / since_told,
-            overhead_percent: cost(tracer, hits).overhead_percent(),
-            ..Progress::default()
-        };
-        self.calls_before = calls;
-        tracer.kernel.for_each_total(|_, totals| {
-            progress.live_bytes += totals.allocated_bytes.saturating_sub(totals.freed_bytes);
-            progress.live_count += totals.allocated_count.saturating_sub(totals.freed_count);
-        })?;
-        observer.progress(&progress);
-        if calls == 0 && elapsed >= QUIET_AFTER && !self.explained {
-            self.explained = true;
-            let text = self.baseline.explain(&tracer.process, elapsed);
-            tracer.warn(observer, text);
-        }
-        Ok(())
-    }
-}
-
-/// What the tracing has cost the target so far.
-fn cost(tracer: &Tracer, hits: Hits) -> Cost {
-    Cost {
-        probe_hits: hits.all(),
-        bpf: tracer.meter.programs(hits),
-        traps: tracer.meter.traps(hits),
-        target_cpu: tracer.cpu_time().saturating_sub(tracer.cpu_before),
-        ..Cost::default()
-    }
-}
-
-fn finish(
-    mut tracer: Tracer,
-    options: &Options,
-    observer: &dyn Observer,
-    end: End,
-    started: SystemTime,
-    command: Option<Launched>,
-) -> Result<Finished> {
-    tracer.kernel.set_recording(false)?;
-    let duration = tracer.began.elapsed();
-    std::thread::sleep(SETTLE);
-    tracer.meter.close(&tracer.kernel)?;
-    if end != End::Exec && tracer.process.is_alive() {
-        tracer.learn_code(observer)?;
-    }
-    let hits = Hits::read(&tracer.kernel)?;
-    let mut cost = cost(&tracer, hits);
-    let snapshot = Snapshot::read(&tracer.kernel, &tracer.modules, options.older_than)?;
-    let allocators = tracer.allocator_infos()?;
-    let mut counters = Vec::new();
-    for counter in Counter::ALL {
-        let value = tracer.kernel.counter(*counter)?;
-        if value != 0 && *counter != Counter::NotRecording {
-            counters.push((*counter, value));
-        }
-    }
-    if hits.all() == 0 && tracer.warnings.is_empty() {
-        let text = Baseline::default().explain(&tracer.process, duration);
-        tracer.warnings.push(text);
-    }
-    let Tracer {
-        process,
-        kernel,
-        modules,
-        warnings,
-        guard,
-        ..
-    } = tracer;
-    // The probes go while the names are looked up: neither waits for the other, and the target runs free at once.
-    let detaching = std::thread::spawn(move || {
-        drop::<Kernel>(kernel);
-        // Exceptions meet return probes until the last of them is gone.
-        drop::<Option<Guard>>(guard);
-    });
-    observer.notice(&format!(
-        "recorded {:.1} s; naming {} stacks",
-        duration.as_secs_f64(),
-        snapshot.totals.stacks
-    ));
-    let totals = snapshot.totals;
-    let mut stacks = snapshot.rows(&modules);
-    sort(&mut stacks, options.sort);
-    (cost.collector_cpu, cost.collector_peak_bytes) = own_usage();
-    let report = Report {
-        target: TargetInfo {
-            pid: process.pid(),
-            comm: process.comm().to_owned(),
-            exe: process.exe().to_string_lossy().into_owned(),
-            rss_bytes: process.status().ok().map(|status| status.rss_bytes),
-            started: humantime::format_rfc3339_seconds(started).to_string(),
-        },
-        allocators,
-        duration,
-        end: end.text().to_owned(),
-        totals,
-        stacks,
-        counters,
-        warnings,
-        cost,
-    };
-    Ok(Finished {
-        report,
-        command,
-        detaching,
-    })
-}
-
-/// CPU time and largest resident set of memtrace itself.
-fn own_usage() -> (Duration, u64) {
-    let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) else {
-        return (Duration::ZERO, 0);
-    };
-    let micros = [usage.user_time(), usage.system_time()]
-        .iter()
-        .map(nix::sys::time::TimeValLike::num_microseconds)
-        .sum::<i64>();
-    // The kernel counts the resident set in KiB.
-    (
-        Duration::from_micros(micros.unsigned_abs()),
-        usage.max_rss().unsigned_abs() * 1024,
-    )
 }

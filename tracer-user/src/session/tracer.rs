@@ -51,7 +51,7 @@ impl Tracer {
         };
         let trial = own_offset(calibrate::trial_address())
             .context("cannot find memtrace's own code in its mappings")?;
-        let backend = Backend::probe(trial);
+        let backend = options.backend.unwrap_or_else(|| Backend::probe(trial));
         let traps: io::Result<TrapCost> = calibrate::measure(backend, own_offset);
         let kernel = Kernel::load(LoadOptions {
             tgid: process.pid(),

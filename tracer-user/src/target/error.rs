@@ -91,14 +91,14 @@ pub enum TargetError {
         what: &'static str,
     },
     /// Something under `/proc/PID` could not be read for another reason.
-    #[error("process {pid}: {what} cannot be read: {source}")]
+    #[error("process {pid}: {what} cannot be read: {cause}")]
     Proc {
         /// The process.
         pid: u32,
         /// What was to be read.
         what: &'static str,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No object of the process defines an allocator.
     #[error(
@@ -128,7 +128,11 @@ impl TargetError {
             _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
                 Self::NoSuchProcess { pid }
             }
-            _ => Self::Proc { pid, what, source },
+            _ => Self::Proc {
+                pid,
+                what,
+                cause: source,
+            },
         }
     }
 }

@@ -292,7 +292,11 @@ fn status(pid: u32) -> Result<Status, TargetError> {
 
 fn unknown_form(pid: u32, what: &'static str) -> TargetError {
     let source = io::Error::other("not in the known form");
-    TargetError::Proc { pid, what, source }
+    TargetError::Proc {
+        pid,
+        what,
+        cause: source,
+    }
 }
 
 fn read_proc(pid: u32, name: &str, what: &'static str) -> Result<Vec<u8>, TargetError> {

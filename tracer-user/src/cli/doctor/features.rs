@@ -21,7 +21,7 @@ use crate::{
     target::maps,
 };
 
-const NEWER_KERNEL: &str = "run a newer kernel (Linux 5.15 or later)";
+const NEWER_KERNEL: &str = "run a newer kernel (Linux 5.17 or later)";
 
 /// Tries the features, and returns how to attach; `None` when nothing can be.
 pub(super) fn check<W: Write>(sheet: &mut Sheet<W>) -> io::Result<Option<Backend>> {
@@ -157,7 +157,7 @@ fn helpers() -> Finding {
         Ok((all, missing)) => Finding::fail(
             SUBJECT,
             format!("{} of {all} missing: {}", missing.len(), missing.join(", ")),
-            "run Linux 5.15 or later, without lockdown=confidentiality",
+            "run Linux 5.17 or later, without lockdown=confidentiality",
         ),
         Err(error) => Finding::fail(
             SUBJECT,
@@ -215,7 +215,7 @@ fn mechanisms(used: Backend, attach: impl Fn(Backend) -> io::Result<()>) -> Vec<
                 Backend::PerfEvent => Finding::fail(
                     name,
                     format!("{}; no probe can be attached", refused(&error)),
-                    "run a kernel built with CONFIG_UPROBE_EVENTS=y and CONFIG_BPF_EVENTS=y, Linux 5.15 or later",
+                    "run a kernel built with CONFIG_UPROBE_EVENTS=y and CONFIG_BPF_EVENTS=y, Linux 5.17 or later",
                 ),
             }
         })
@@ -231,7 +231,7 @@ fn object(loaded: &Result<Kernel, KernelError>) -> Finding {
         Err(error) => Finding::fail(
             "BPF object",
             format!("does not load: {}", reasons(error)),
-            "run a newer kernel (Linux 5.15 or later); if this one is, report the text above as a bug",
+            "run a newer kernel (Linux 5.17 or later); if this one is, report the text above as a bug",
         ),
     }
 }

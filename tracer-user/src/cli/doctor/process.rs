@@ -189,7 +189,7 @@ fn probes(object: &str, functions: usize, answer: &Answer) -> Vec<Finding> {
         )],
         Answer::None(error) => {
             let remedy = match error {
-                KernelError::Attach { source, .. } => remedy(source),
+                KernelError::Attach { cause, .. } => remedy(cause),
                 _ => OTHER_FILE,
             };
             vec![Finding::fail(

@@ -1,6 +1,9 @@
 //! The top stacks with their frames, and the sum of those not shown.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use super::super::{
     Frame, Report, StackRow,
@@ -15,6 +18,8 @@ const FUNCTION_LIMIT: usize = 72;
 const MODULE_LIMIT: usize = 24;
 /// Characters of a source path that are shown.
 const FILE_LIMIT: usize = 28;
+/// Files without symbols that are named.
+const MODULES_SHOWN: usize = 3;
 
 pub(super) fn write(report: &Report, options: TextOptions, out: &mut impl Write) -> io::Result<()> {
     let shown = &report.stacks[..options.top.min(report.stacks.len())];
@@ -34,8 +39,12 @@ pub(super) fn write(report: &Report, options: TextOptions, out: &mut impl Write)
         )?;
     }
     for (index, row) in shown.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
         stack(index + 1, row, report.totals.live_bytes, out)?;
     }
+    nameless(shown, out)?;
     not_shown(report, shown.len(), out)
 }
 
@@ -57,7 +66,7 @@ fn stack(rank: usize, row: &StackRow, live_bytes: u64, out: &mut impl Write) -> 
     if let Some(missing) = row.missing_root() {
         writeln!(out, "       {missing}")?;
     }
-    writeln!(out)
+    Ok(())
 }
 
 /// A frame on one line: `function  module  file:line  (inlined)`.
@@ -70,9 +79,13 @@ fn line(frame: &Frame) -> String {
         line,
         inlined,
     } = frame;
+    let limit = match function {
+        Some(_) => MODULE_LIMIT,
+        None => FUNCTION_LIMIT,
+    };
     let module = module
         .as_deref()
-        .map(|module| shorten(basename(module), MODULE_LIMIT));
+        .map(|module| shorten(basename(module), limit));
     let mut text = match (function, &module) {
         (Some(function), Some(module)) => {
             format!("{}  {module}", shorten(function, FUNCTION_LIMIT))
@@ -92,11 +105,41 @@ fn line(frame: &Frame) -> String {
     text
 }
 
+/// Which files lack symbols, if frames that are shown have no name for it.
+fn nameless(shown: &[StackRow], out: &mut impl Write) -> io::Result<()> {
+    let modules: BTreeSet<&str> = shown
+        .iter()
+        .flat_map(|row| &row.frames)
+        .filter(|frame| frame.function.is_none())
+        .filter_map(|frame| frame.module.as_deref())
+        // What is in brackets is no file.
+        .filter(|module| !module.starts_with('['))
+        .map(basename)
+        .collect();
+    if modules.is_empty() {
+        return Ok(());
+    }
+    write!(out, "\nNo symbols for some functions of")?;
+    let mut separator = " ";
+    for module in modules.iter().take(MODULES_SHOWN) {
+        write!(out, "{separator}{}", shorten(module, MODULE_LIMIT))?;
+        separator = ", ";
+    }
+    if modules.len() > MODULES_SHOWN {
+        write!(out, ", …")?;
+    }
+    writeln!(out, ": install debug symbols to see their names")
+}
+
 /// The stacks below the top, and those that the filters took out.
 fn not_shown(report: &Report, shown: usize, out: &mut impl Write) -> io::Result<()> {
     let live = |rows: &[StackRow]| rows.iter().map(|row| row.live_bytes).sum::<u64>();
     let totals = &report.totals;
     let below = &report.stacks[shown..];
+    let filtered = totals.stacks.saturating_sub(report.stacks.len() as u64);
+    if !below.is_empty() || filtered > 0 {
+        writeln!(out)?;
+    }
     if !below.is_empty() {
         say(
             below.len() as u64,
@@ -106,7 +149,6 @@ fn not_shown(report: &Report, shown: usize, out: &mut impl Write) -> io::Result<
             out,
         )?;
     }
-    let filtered = totals.stacks.saturating_sub(report.stacks.len() as u64);
     if filtered > 0 {
         let bytes = totals.live_bytes.saturating_sub(live(&report.stacks));
         say(
