@@ -1,10 +1,5 @@
 //! Whole stacks, frame by frame, against call chains that fixtures know of themselves.
 
-#![expect(
-    clippy::expect_used,
-    reason = "helpers of tests, too, fail by panicking"
-)]
-
 use std::{fs, process::Command, thread::sleep, time::Duration};
 
 use tests::{
