@@ -67,6 +67,39 @@ pub fn cxx(name: &str) -> Result<PathBuf, Missing> {
     compile("g++", FLAGS, &["-std=c++17"], &[&source], name)
 }
 
+/// One of the ways in which programs are compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// `gcc`, `clang`, `g++`, …
+    pub compiler: &'static str,
+    /// Distinguishes its output; not part of the command.
+    pub name: &'static str,
+    /// Options of the compiler.
+    pub flags: &'static [&'static str],
+}
+
+/// Builds a fixture from `file` in this way.
+///
+/// # Errors
+///
+/// When the compiler is missing.
+pub fn variant(file: &str, variant: Variant) -> Result<PathBuf, Missing> {
+    let Variant {
+        compiler,
+        name,
+        flags,
+    } = variant;
+    let source = sources().join(file);
+    let output = format!("{file}-{compiler}-{name}");
+    let always = ["-g", "-fno-builtin", "-pthread"];
+    let always = if compiler == "rustc" {
+        &[][..]
+    } else {
+        &always
+    };
+    compile(compiler, always, flags, &[&source], &output)
+}
+
 /// Builds `libpool.so` and the program that uses it; gives the program.
 ///
 /// # Errors
@@ -170,7 +203,7 @@ fn compile(
         .args(inputs);
     if extra.contains(&"-shared") {
         command.arg(format!("-Wl,-soname,{name}"));
-    } else if !flags.contains(&"-nostdlib") {
+    } else if compiler != "rustc" && !flags.contains(&"-nostdlib") {
         command.arg("-ldl");
     }
     run(&mut command)?;
@@ -178,17 +211,17 @@ fn compile(
     Ok(output)
 }
 
-/// Whether `output` is newer than its inputs and the shared header.
+/// Whether `output` is newer than its inputs and the shared headers.
 fn is_fresh(output: &Path, inputs: &[&Path]) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
     let Ok(built) = modified(output) else {
         return false;
     };
-    let header = sources().join("fixture.h");
+    let headers = ["fixture.h", "chains.h"].map(|name| sources().join(name));
     inputs
         .iter()
         .copied()
-        .chain([header.as_path()])
+        .chain(headers.iter().map(PathBuf::as_path))
         .all(|input| modified(input).unwrap_or_else(|_| SystemTime::now()) < built)
 }
 

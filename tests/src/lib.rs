@@ -13,8 +13,10 @@
 )]
 
 pub mod books;
+pub mod chains;
 pub mod code;
 pub mod fixture;
+pub mod gdb;
 pub mod lines;
 pub mod memtrace;
 pub mod needs;

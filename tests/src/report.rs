@@ -70,6 +70,8 @@ pub struct Stack {
     /// Counts of this stack.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Why the stack ends early; `None` when it is whole.
+    pub truncated: Option<String>,
     /// Frames from the leaf to the root.
     pub frames: Vec<Frame>,
 }
@@ -81,6 +83,18 @@ pub struct Frame {
     pub function: Option<String>,
     /// Object.
     pub module: Option<String>,
+    /// Offset in the object's file, or the address where there is none.
+    pub offset: u64,
+    /// Whether the compiler inlined the function into the next frame.
+    pub inlined: bool,
+}
+
+impl Frame {
+    /// The function's own name; empty when it is not known.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.function.as_deref().map_or("", plain_name)
+    }
 }
 
 impl Report {

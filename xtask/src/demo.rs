@@ -99,19 +99,29 @@ fn check_machine() -> Result<()> {
 
 /// Compiles a C program of the tests, with frame pointers and line numbers.
 pub(crate) fn compile(workspace: &Path, source: &str) -> Result<PathBuf> {
+    compile_as(workspace, source, "", &["-fno-omit-frame-pointer"])
+}
+
+/// Compiles a C program of the tests with line numbers and these options; `suffix` tells its builds apart.
+pub(crate) fn compile_as(
+    workspace: &Path,
+    source: &str,
+    suffix: &str,
+    options: &[&str],
+) -> Result<PathBuf> {
     let folder = workspace.join("target/xtask");
     fs::create_dir_all(&folder)?;
     let source = workspace.join(source);
-    let program = folder.join(source.file_stem().context("a source has a name")?);
+    let mut name = source
+        .file_stem()
+        .context("a source has a name")?
+        .to_owned();
+    name.push(suffix);
+    let program = folder.join(name);
     run(Command::new("cc")
-        .args([
-            "-O1",
-            "-g",
-            "-fno-omit-frame-pointer",
-            "-pthread",
-            "-Wall",
-            "-o",
-        ])
+        .args(["-O1", "-g", "-pthread", "-Wall"])
+        .args(options)
+        .arg("-o")
         .arg(&program)
         .arg(&source))?;
     Ok(program)

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use tracer_common::{
-    unwind::search::Chunk,
+    unwind::{search::Chunk, step::USER_ADDRESSES_END},
     wire::{CodeKind, CodeMapping},
 };
 
@@ -149,7 +149,8 @@ impl CodeTables {
         }
         let mut code = Vec::new();
         for (mapping, identity) in mappings.iter().zip(&identities) {
-            if !mapping.executable {
+            // The vsyscall page lies in the kernel's half, where the unwinder's search compares wrongly.
+            if !mapping.executable || mapping.end > USER_ADDRESSES_END {
                 continue;
             }
             let object = self.object(kernel, mapping, identity.as_ref())?;

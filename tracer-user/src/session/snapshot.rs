@@ -59,35 +59,42 @@ impl Booked {
 
 /// The addresses of a stack.
 struct Frames {
-    addresses: Vec<u64>,
+    addresses: Vec<CodeAddress>,
     stop: StopReason,
 }
 
 impl Frames {
-    fn of(stack: &Stack, modules: &Modules) -> Self {
+    fn of(stack: &Stack, modules: &Modules, signal_returns: &mut HashMap<u64, bool>) -> Self {
         let count = (stack.frame_count as usize).min(stack.frames.len());
-        let addresses = stack.frames.get(..count).unwrap_or_default();
-        let stop = StopReason::from_u32(stack.stop).unwrap_or(StopReason::Unreadable);
-        // A walk by frame pointers through code that has none finds data: it ends where no code is.
-        match addresses
-            .iter()
-            .position(|address| !modules.is_code(CodeAddress::Return(*address)))
-        {
-            Some(cut) => Self {
-                addresses: addresses.get(..cut).unwrap_or_default().to_vec(),
-                stop: StopReason::BadReturnAddress,
-            },
-            None => Self {
-                addresses: addresses.to_vec(),
-                stop,
-            },
+        let frames = stack.frames.get(..count).unwrap_or_default();
+        let mut addresses = Vec::with_capacity(count);
+        let mut stop = StopReason::from_u32(stack.stop).unwrap_or(StopReason::Unreadable);
+        let mut interrupted = false;
+        for frame in frames {
+            let address = if interrupted {
+                CodeAddress::Instruction(*frame)
+            } else {
+                CodeAddress::Return(*frame)
+            };
+            // A walk by frame pointers through code that has none finds data: it ends where no code is.
+            if !modules.is_code(address) {
+                stop = StopReason::BadReturnAddress;
+                break;
+            }
+            addresses.push(address);
+            interrupted = *signal_returns
+                .entry(*frame)
+                .or_insert_with(|| modules.is_signal_return(*frame));
         }
+        Self { addresses, stop }
     }
 
     fn id(&self) -> u64 {
         self.addresses
             .iter()
-            .fold(StackHasher::new(), |hasher, address| hasher.frame(*address))
+            .fold(StackHasher::new(), |hasher, address| {
+                hasher.frame(address.get())
+            })
             .finish(self.stop)
     }
 }
@@ -131,11 +138,12 @@ impl Snapshot {
         let mut stacks = HashMap::with_capacity(booked.len());
         // Stacks that differ only in what lies beyond the cut are one.
         let mut merged: HashMap<u64, Booked> = HashMap::with_capacity(booked.len());
+        let mut signal_returns = HashMap::new();
         kernel.for_each_stack(|id, stack| {
             let Some(booked) = booked.remove(id) else {
                 return;
             };
-            let frames = Frames::of(stack, modules);
+            let frames = Frames::of(stack, modules, &mut signal_returns);
             let id = frames.id();
             merged
                 .entry(id)
@@ -165,8 +173,7 @@ impl Snapshot {
     pub(super) fn addresses(&self) -> impl Iterator<Item = CodeAddress> {
         self.stacks
             .values()
-            .flat_map(|frames| frames.addresses.iter())
-            .map(|address| CodeAddress::Return(*address))
+            .flat_map(|frames| frames.addresses.iter().copied())
     }
 
     /// Names the frames and makes the rows, in no order.
@@ -190,12 +197,7 @@ impl Snapshot {
                     oldest: booked
                         .oldest_ns
                         .map(|born| Duration::from_nanos(self.now_ns.saturating_sub(born))),
-                    frames: names.stack(
-                        addresses
-                            .unwrap_or_default()
-                            .iter()
-                            .map(|address| CodeAddress::Return(*address)),
-                    ),
+                    frames: names.stack(addresses.unwrap_or_default().iter().copied()),
                     stop: frames.map_or(StopReason::Complete, |frames| frames.stop),
                 }
             })

@@ -37,6 +37,9 @@ use crate::{
 /// Bytes that the cache takes on disk, at most.
 const MAX_CACHE_BYTES: u64 = 512 << 20;
 
+/// The version of the code that makes tables, as the build script knows it.
+const TABLE_MAKERS: &str = env!("MEMTRACE_TABLE_MAKERS");
+
 /// What an object's file says about unwinding.
 #[derive(Debug, PartialEq)]
 pub(super) enum Made {
@@ -126,7 +129,7 @@ impl TableSource {
     }
 
     fn cached(&self, folder: &Folder, build_id: &[u8], description: &Description<'_>) -> Table {
-        let digest = description.digest();
+        let digest = description.digest(TABLE_MAKERS);
         let name = file_name(build_id, &digest);
         if let Some(table) = load(folder, &name, &digest, description) {
             return table;

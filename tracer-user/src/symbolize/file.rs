@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -104,6 +105,13 @@ impl ModuleFile {
     /// Whether the file is kept open.
     pub(super) fn is_kept(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// Reads bytes of the file, if it is kept open and has so many.
+    pub(super) fn read_at(&self, bytes: &mut [u8], offset: u64) -> bool {
+        self.kept
+            .as_ref()
+            .is_some_and(|file| file.read_exact_at(bytes, offset).is_ok())
     }
 
     /// The file as it was when it was first seen, or nothing.

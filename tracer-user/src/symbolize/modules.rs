@@ -125,6 +125,17 @@ impl Modules {
         self.find(address.lookup()).is_some()
     }
 
+    /// Whether the kernel lets signal handlers return to this address, as far as the code there tells: it asks for
+    /// `rt_sigreturn`, in the words that every C library has.
+    #[must_use]
+    pub fn is_signal_return(&self, address: u64) -> bool {
+        /// `mov $15, %rax; syscall`
+        const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+        let mut code = [0; SIGNAL_RETURN.len()];
+        self.find(address)
+            .is_some_and(|(file, offset)| file.read_at(&mut code, offset) && code == SIGNAL_RETURN)
+    }
+
     /// The file whose code is at an address, and the offset in it; the address itself where no file is mapped.
     pub(super) fn find(&self, address: u64) -> Option<(&Arc<ModuleFile>, u64)> {
         let (start, piece) = self.pieces.range(..=address).next_back()?;

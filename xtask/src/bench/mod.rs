@@ -1,4 +1,4 @@
-//! `cargo xtask bench heap`: what tracing costs, by memtrace and by other tools, side by side in one run.
+//! `cargo xtask bench`: what tracing costs, side by side in one run, and how many stacks of real programs are whole.
 
 use std::fs;
 use std::time::Instant;
@@ -14,7 +14,9 @@ mod machine;
 mod page;
 mod pairs;
 mod redis;
+mod stacks;
 mod tracer;
+mod truth;
 
 use page::Results;
 use tracer::Tools;
@@ -32,6 +34,8 @@ pub(crate) struct Options {
 enum What {
     /// Time per malloc and free pair, and throughput of redis, untraced and under several tracers.
     Heap(HeapOptions),
+    /// Time per stack frame, by tables and by frame pointers, and how many stacks of real programs are whole.
+    Stacks(stacks::Options),
 }
 
 /// How thorough the benchmark is.
@@ -47,11 +51,17 @@ pub(crate) struct HeapOptions {
 
 /// Runs the benchmark and writes its page.
 pub(crate) fn run_task(options: &Options) -> Result<()> {
-    let What::Heap(options) = &options.what;
     ensure!(
         is_root() || is_installed("sudo"),
         "tracing needs root, and there is no sudo: run this as root"
     );
+    match &options.what {
+        What::Heap(options) => heap(options),
+        What::Stacks(options) => stacks::run_task(options),
+    }
+}
+
+fn heap(options: &HeapOptions) -> Result<()> {
     let length = if options.quick {
         "about a minute"
     } else {
@@ -76,7 +86,13 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     let machine = machine::describe(&tools.memtrace)?;
     let start = Instant::now();
     let pairs = step("malloc and free pairs", || {
-        pairs::measure(&workspace, &tools, pair_rounds)
+        let program = pairs::workload(&workspace)?;
+        let plan = pairs::Plan {
+            tracers: &tracer::ALL.map(|tracer| (tracer, program.clone())),
+            depths: &pairs::DEPTHS,
+            rounds: pair_rounds,
+        };
+        pairs::measure(&tools, &plan)
     })?;
     let redis = step("redis-benchmark", || {
         redis::measure(&tools, redis_rounds, requests)

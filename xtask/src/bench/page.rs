@@ -118,12 +118,13 @@ fn redis_table(page: &mut String, results: &Results) {
     }
 }
 
-fn line(page: &mut String, cells: &[String]) {
+/// A line of a table.
+pub(super) fn line(page: &mut String, cells: &[String]) {
     let _ = writeln!(page, "| {} |", cells.join(" | "));
 }
 
 /// The middle of the values; NaN where there are none.
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -90,7 +90,7 @@ impl Drop for Server {
 }
 
 /// Requests per second: SET, GET.
-fn load(port: u16, requests: u32) -> Result<[f64; 2]> {
+pub(super) fn load(port: u16, requests: u32) -> Result<[f64; 2]> {
     let (port, requests) = (port.to_string(), requests.to_string());
     let text = output(Command::new("redis-benchmark").args([
         "-p", &port, "-t", "set,get", "-n", &requests, "-q", "-c", CLIENTS,

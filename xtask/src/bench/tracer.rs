@@ -20,12 +20,13 @@ pub(crate) enum Tracer {
     Nobody,
     Floor,
     Memtrace,
+    FramePointers,
     Entries,
     Memleak,
     Heaptrack,
 }
 
-/// Every tracer, in the order of the tables.
+/// The tracers that are compared, in the order of the tables.
 pub(crate) const ALL: [Tracer; 6] = [
     Tracer::Nobody,
     Tracer::Floor,
@@ -42,6 +43,7 @@ impl Tracer {
             Self::Nobody => "untraced",
             Self::Floor => "empty BPF programs on memtrace's sites (the floor)",
             Self::Memtrace => "memtrace",
+            Self::FramePointers => "memtrace, walking by frame pointers only",
             Self::Entries => "memtrace's programs at the functions' entries",
             Self::Memleak => "memleak (bcc)",
             Self::Heaptrack => "heaptrack",
@@ -102,6 +104,7 @@ impl Tools {
             Tracer::Nobody | Tracer::Heaptrack => return Ok(None),
             Tracer::Floor => memtrace(&["--programs", "empty"]),
             Tracer::Memtrace => memtrace(&[]),
+            Tracer::FramePointers => memtrace(&["--unwind", "fp"]),
             Tracer::Entries => memtrace(&["--sites", "entry"]),
             Tracer::Memleak => {
                 let mut command = as_root("env");

@@ -120,11 +120,13 @@ impl<'data> Description<'data> {
         pages.finish()
     }
 
-    /// Tells the description, and the code that converts it, apart from all others: equal digests make equal tables.
+    /// Tells the description apart from all others. With the same `makers`, which stands for the version of the code
+    /// that converts it, equal digests make equal tables.
     #[must_use]
-    pub fn digest(&self) -> Digest {
+    pub fn digest(&self, makers: &str) -> Digest {
         let mut hasher = Sha256::new();
-        hasher.update(env!("MEMTRACE_TABLE_MAKERS"));
+        hasher.update((makers.len() as u64).to_le_bytes());
+        hasher.update(makers);
         for word in [self.base, self.text.start, self.text.end] {
             hasher.update(word.to_le_bytes());
         }

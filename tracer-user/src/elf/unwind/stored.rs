@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn round_trip() {
         with_description(|description, table| {
-            let digest = description.digest();
+            let digest = description.digest("");
             let header = header(&table, &digest);
             assert_eq!(words_after(&header, &digest), Some(table.words.len()));
             assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn damaged() {
         with_description(|description, table| {
-            let digest = description.digest();
+            let digest = description.digest("");
             let good = header(&table, &digest);
             for bit in 0..HEADER_WORDS * 64 {
                 let mut bad = good;
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn index_out_of_bounds() {
         with_description(|description, table| {
-            let digest = description.digest();
+            let digest = description.digest("");
             let chunks = u32::try_from(table.words.len() / CHUNK_WORDS).unwrap();
             let wrong = [
                 IndexEntry::new(chunks, 0, 1),
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn absurd_length() {
         with_description(|description, table| {
-            let digest = description.digest();
+            let digest = description.digest("");
             let mut header = header(&table, &digest);
             for words in [u64::MAX, 1, (MAX_CHUNKS as u64 + 1) * CHUNK_WORDS as u64] {
                 header[5] = words;
