@@ -2,17 +2,26 @@
 //! one compiled from them.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 
 #[path = "../tracer-ebpf/object/mod.rs"]
 mod object;
 
+/// What makes unwind tables: a table in the cache counts only for the very code that made it.
+const TABLE_MAKERS: [&str; 3] = [
+    "tracer-user/src/elf",
+    "tracer-common/src/unwind",
+    "Cargo.lock",
+];
+
 fn main() -> ExitCode {
-    match embed() {
+    match embed().and_then(|()| name_table_makers()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("cargo::error={error:#}");
@@ -58,5 +67,41 @@ fn embed() -> Result<()> {
             embedded.display()
         )
     })?;
+    Ok(())
+}
+
+/// Tells the sources of the code that makes unwind tables apart from every other version of them.
+fn name_table_makers() -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("the crate lies in a workspace")?;
+    let mut hash = Sha256::new();
+    for maker in TABLE_MAKERS {
+        let path = workspace.join(maker);
+        println!("cargo::rerun-if-changed={}", path.display());
+        add(&mut hash, &path)?;
+    }
+    let hex = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _never = write!(hex, "{byte:02x}");
+        hex
+    });
+    println!("cargo::rustc-env=MEMTRACE_TABLE_MAKERS={hex}");
+    Ok(())
+}
+
+/// Adds a file, or all files of a folder.
+fn add(hash: &mut Sha256, path: &Path) -> Result<()> {
+    let unreadable = || format!("could not read {}", path.display());
+    if path.is_dir() {
+        let mut paths = fs::read_dir(path)
+            .with_context(unreadable)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        return paths.iter().try_for_each(|path| add(hash, path));
+    }
+    let content = fs::read(path).with_context(unreadable)?;
+    hash.update((content.len() as u64).to_le_bytes());
+    hash.update(content);
     Ok(())
 }

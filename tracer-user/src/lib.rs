@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod elf;
+pub mod files;
 pub mod kernel;
 pub mod report;
 pub mod session;

@@ -122,6 +122,25 @@ pub(super) struct TraceArgs {
     /// How stacks are walked.
     #[arg(long, value_enum, default_value_t = Unwind::Auto, value_name = "HOW", help_heading = "Diagnosis")]
     pub(super) unwind: Unwind,
+    /// Kernel memory for unwind tables: 64M, 1G.
+    ///
+    /// When it is used up, further objects have none and stacks end in them. The executable comes first, then the
+    /// allocators, the C library, the C++ library, and the others in the order of their mappings.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = quantity::bytes, help_heading = "What counts")]
+    pub(super) table_memory: u64,
+    /// Search a folder for debug files, before /usr/lib/debug. May be given more than once.
+    ///
+    /// It is laid out like /usr/lib/debug (.build-id/xx/yyyy.debug, or the paths of the objects) or flat. A file counts
+    /// only if its build id is the object's. Where none is found and `DEBUGINFOD_URLS` is set, those servers are asked;
+    /// what they give is kept in `DEBUGINFOD_CACHE_PATH`, or else in memtrace's cache.
+    #[arg(long = "debug-dir", value_name = "DIR", help_heading = "What counts")]
+    pub(super) debug_folders: Vec<PathBuf>,
+    /// Neither read nor write the cache of unwind tables.
+    ///
+    /// It lies in /var/cache/memtrace, or where the variable `MEMTRACE_CACHE_DIR` says. Debug files are then fetched only
+    /// if `DEBUGINFOD_CACHE_PATH` says where to keep them.
+    #[arg(long)]
+    pub(super) no_cache: bool,
 
     /// Print the BPF programs' own log on stderr.
     #[arg(long, help_heading = "Diagnosis")]

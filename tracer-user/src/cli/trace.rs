@@ -1,12 +1,15 @@
 //! A tracing run: checks, the run, the report, the files, the command's exit code.
 
 use std::{
+    env::var_os,
+    ffi::OsString,
     io::{BufWriter, Write as _, stdout},
     os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Refused,
@@ -24,6 +27,9 @@ use crate::{
     session::{self, Finished, Launched, Observer as _, Options, Target},
     target::user::{UserFunction, UserFunctions, UserKind},
 };
+
+/// Where what is costly to make or to fetch is kept between runs, unless `MEMTRACE_CACHE_DIR` says otherwise.
+const CACHE_FOLDER: &str = "/var/cache/memtrace";
 
 /// Runs a trace and returns the exit code.
 pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
@@ -81,6 +87,9 @@ fn options(args: &TraceArgs) -> Result<Options> {
         Some(pid) => Target::Running(pid),
         None => Target::Command(args.run.clone()),
     };
+    let cache_folder = (!args.no_cache).then(|| {
+        environment("MEMTRACE_CACHE_DIR").map_or_else(|| CACHE_FOLDER.into(), PathBuf::from)
+    });
     Ok(Options {
         target,
         duration: args.duration,
@@ -95,6 +104,25 @@ fn options(args: &TraceArgs) -> Result<Options> {
         },
         functions: user_functions(&args.functions)?,
         unwind_by_tables: args.unwind == Unwind::Auto,
+        table_memory_bytes: args.table_memory,
+        debug_folders: args
+            .debug_folders
+            .iter()
+            .map(|folder| {
+                folder
+                    .canonicalize()
+                    .with_context(|| format!("--debug-dir {}", folder.display()))
+            })
+            .collect::<Result<_>>()?,
+        debuginfod_urls: environment("DEBUGINFOD_URLS")
+            .map(|urls| urls.to_string_lossy().into_owned()),
+        debuginfod_folder: environment("DEBUGINFOD_CACHE_PATH")
+            .map(PathBuf::from)
+            .or_else(|| {
+                let folder = cache_folder.as_ref()?;
+                Some(folder.join("debuginfod"))
+            }),
+        cache_folder,
         log_bpf: args.log_bpf,
         backend: match args.attach {
             Attach::Auto => None,
@@ -108,6 +136,11 @@ fn options(args: &TraceArgs) -> Result<Options> {
         },
         at_entry: args.sites == Sites::Entry,
     })
+}
+
+/// A variable of the environment; an empty one counts as absent.
+fn environment(name: &str) -> Option<OsString> {
+    var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The functions that the user named.

@@ -154,7 +154,10 @@ impl<'data, R: ReadRef<'data>> ElfObject<'data, R> {
             debug_link: self.debug_link(),
             go: self.section(b".go.buildinfo").is_some()
                 || self.section(b".note.go.buildid").is_some(),
-            symtab: self.table(elf::SHT_SYMTAB).is_some(),
+            symtab: self
+                .sections
+                .iter()
+                .any(|section| section.sh_type(ENDIAN) == elf::SHT_SYMTAB),
             ..ObjectFacts::default()
         };
         for segment in self.segments {
@@ -247,7 +250,7 @@ impl<'data, R: ReadRef<'data>> ElfObject<'data, R> {
         })
     }
 
-    fn section(&self, name: &[u8]) -> Option<&'data SectionHeader64<LittleEndian>> {
+    pub(super) fn section(&self, name: &[u8]) -> Option<&'data SectionHeader64<LittleEndian>> {
         self.sections
             .section_by_name(ENDIAN, name)
             .map(|(_, section)| section)

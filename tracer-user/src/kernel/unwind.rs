@@ -11,24 +11,32 @@ use tracer_common::{
 use super::{Kernel, KernelError, books::failed, sys};
 
 impl Kernel {
-    /// Uploads an object's table and returns its number; `None` when there is no number left.
+    /// Uploads objects' tables and returns their numbers; `None` for those that come when there is no number left.
     ///
     /// # Errors
     ///
-    /// When the kernel has no memory for it.
-    pub fn add_table(&mut self, chunks: &[Chunk]) -> Result<Option<u32>, KernelError> {
-        if self.tables >= MAX_TABLES {
-            return Ok(None);
-        }
+    /// When the kernel has no memory for them.
+    pub fn add_tables(&mut self, tables: &[&[Chunk]]) -> Result<Vec<Option<u32>>, KernelError> {
         let write = failed("write", "TABLES");
-        let number = u32::try_from(self.tables).map_err(failed("write", "TABLES"))?;
-        let table = sys::create_inner_array(size_of::<Chunk>(), chunks.len()).map_err(&write)?;
-        for (index, chunk) in (0_u32..).zip(chunks) {
-            sys::update_array(table.as_fd(), index, chunk).map_err(&write)?;
+        let first = u32::try_from(self.tables).map_err(failed("write", "TABLES"))?;
+        let added = tables.len().min(MAX_TABLES.saturating_sub(self.tables));
+        if added == 0 {
+            return Ok(vec![None; tables.len()]);
         }
-        sys::update_array_of_maps(self.fd("TABLES")?, number, table.as_fd()).map_err(&write)?;
-        self.tables += 1;
-        Ok(Some(number))
+        let mut inner = Vec::with_capacity(added);
+        for chunks in tables.iter().take(added) {
+            let table =
+                sys::create_inner_array(size_of::<Chunk>(), chunks.len()).map_err(&write)?;
+            for (index, chunk) in (0_u32..).zip(*chunks) {
+                sys::update_array(table.as_fd(), index, chunk).map_err(&write)?;
+            }
+            inner.push(table);
+        }
+        sys::update_array_of_maps(self.fd("TABLES")?, first, &inner).map_err(&write)?;
+        self.tables += added;
+        let numbers = (first..).take(added).map(Some);
+        let missing = std::iter::repeat_n(None, tables.len() - added);
+        Ok(numbers.chain(missing).collect())
     }
 
     /// Tells the unwinder what code is mapped, by rising address. Mappings beyond [`MAX_CODE_MAPPINGS`] are left

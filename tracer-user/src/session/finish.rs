@@ -6,8 +6,8 @@ use anyhow::Result;
 use tracer_common::counters::Counter;
 
 use super::{
-    Finished, Launched, Observer, Options, cost::Hits, guard::Guard, quiet::Baseline, run::End,
-    snapshot::Snapshot, tracer::Tracer,
+    Finished, Launched, Observer, Options, cost::Hits, debug_files, guard::Guard, quiet::Baseline,
+    run::End, snapshot::Snapshot, tracer::Tracer,
 };
 use crate::{
     kernel::Kernel,
@@ -66,7 +66,7 @@ pub(super) fn finish(
     let Tracer {
         process,
         kernel,
-        modules,
+        mut modules,
         warnings,
         guard,
         ..
@@ -82,6 +82,7 @@ pub(super) fn finish(
         duration.as_secs_f64(),
         plural(snapshot.totals.stacks, "stack")
     ));
+    debug_files::fetch(options, &snapshot, &mut modules, observer);
     let totals = snapshot.totals;
     let mut stacks = snapshot.rows(&modules);
     sort(&mut stacks, options.sort);

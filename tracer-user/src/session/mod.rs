@@ -1,9 +1,11 @@
 //! One tracing run, from the attach to the report. The only folder that names tokio.
 
+mod budget;
 mod care;
 mod clock;
 mod code;
 mod cost;
+mod debug_files;
 mod finish;
 mod guard;
 mod launch;
@@ -13,6 +15,7 @@ mod quiet;
 mod readable;
 mod run;
 mod snapshot;
+mod tables;
 mod tracer;
 mod wait;
 

@@ -1,6 +1,6 @@
 //! What a run is asked to do, as plain values.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use crate::{
     kernel::{Programs, features::Backend},
@@ -36,6 +36,16 @@ pub struct Options {
     pub functions: UserFunctions,
     /// Whether to unwind by tables, or to follow frame pointers only.
     pub unwind_by_tables: bool,
+    /// Kernel memory for unwind tables, at most, in bytes.
+    pub table_memory_bytes: u64,
+    /// Where unwind tables are kept between runs; nowhere where absent.
+    pub cache_folder: Option<PathBuf>,
+    /// Folders of the host that are searched for debug files first.
+    pub debug_folders: Vec<PathBuf>,
+    /// Servers to fetch debug files from, separated by spaces; none where absent.
+    pub debuginfod_urls: Option<String>,
+    /// Where fetched debug files are kept.
+    pub debuginfod_folder: Option<PathBuf>,
     /// Whether the BPF side writes a log.
     pub log_bpf: bool,
     /// How to attach; the best way that the kernel has where absent.

@@ -169,14 +169,16 @@ impl Snapshot {
         })
     }
 
+    /// The addresses in all stacks.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = CodeAddress> {
+        self.stacks
+            .values()
+            .flat_map(|frames| frames.addresses.iter().copied())
+    }
+
     /// Names the frames and makes the rows, in no order.
     pub(super) fn rows(self, modules: &Modules) -> Vec<StackRow> {
-        let names = resolve(
-            modules,
-            self.stacks
-                .values()
-                .flat_map(|frames| frames.addresses.iter().copied()),
-        );
+        let names = resolve(modules, self.addresses());
         self.booked
             .into_iter()
             .map(|(id, booked)| {

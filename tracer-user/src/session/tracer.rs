@@ -1,6 +1,7 @@
 //! The target with its probes: found, attached, and kept up to date while it loads more code.
 
 use std::{
+    collections::HashSet,
     io,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use crate::{
     },
     report::{AllocatorInfo, Calls},
     symbolize::{CodeMapping, Modules},
-    target::{Allocator, Discovery, Process, TargetError, Unwinder, loader, maps},
+    target::{Allocator, Discovery, FileIdentity, Process, TargetError, Unwinder, loader, maps},
 };
 
 /// A process and everything that traces it.
@@ -29,6 +30,7 @@ pub(super) struct Tracer {
     code: CodeTables,
     unwind_by_tables: bool,
     allocators: Vec<Allocator>,
+    allocator_files: HashSet<FileIdentity>,
     loader_probed: bool,
     /// Whether exceptions pass the return probes unharmed.
     exceptions_pass: bool,
@@ -67,13 +69,18 @@ impl Tracer {
         if let Err(error) = &traps {
             warnings.push(format!("the cost of a trap could not be measured: {error}"));
         }
+        let mut modules = Modules::new(&process.root());
+        modules.search_debug_files_in(options.debug_folders.clone());
+        let discovery = Discovery::new(options.functions.clone())
+            .with_debug_folders(options.debug_folders.clone());
         Ok(Self {
-            modules: Modules::new(&process.root()),
+            modules,
             meter: CostMeter::new(traps.ok()),
-            code: CodeTables::default(),
+            code: CodeTables::new(options),
             unwind_by_tables: options.unwind_by_tables,
-            discovery: Discovery::new(options.functions.clone()),
+            discovery,
             allocators: Vec::new(),
+            allocator_files: HashSet::new(),
             loader_probed: false,
             exceptions_pass: true,
             guard: None,
@@ -91,9 +98,13 @@ impl Tracer {
     ///
     /// When there is none at all, the process is gone, or the kernel refuses every probe of one.
     pub(super) fn look(&mut self, observer: &dyn Observer) -> Result<()> {
-        self.learn_code(observer)?;
         let late = !self.allocators.is_empty();
-        let allocators = self.discovery.scan(&self.process)?;
+        let found = self.discovery.scan(&self.process);
+        // The tables of allocators are among the first.
+        let new = found.iter().flatten().map(|allocator| allocator.identity);
+        self.allocator_files.extend(new);
+        self.learn_code(observer)?;
+        let allocators = found?;
         self.probe_unwinders(observer);
         for mut allocator in allocators {
             let number = self.allocators.len();
@@ -234,13 +245,11 @@ impl Tracer {
             });
         }
         if self.unwind_by_tables {
+            let (kernel, allocators) = (&mut self.kernel, &self.allocator_files);
             self.code
-                .update(&mut self.kernel, &self.process, &mappings)?;
-            for object in std::mem::take(&mut self.code.dropped) {
-                self.warn(
-                    observer,
-                    format!("stacks end in {object}: there was no room left for its unwind table"),
-                );
+                .update(kernel, &self.process, &mappings, allocators)?;
+            for trouble in std::mem::take(&mut self.code.troubles) {
+                self.warn(observer, trouble);
             }
         }
         Ok(())

@@ -10,8 +10,13 @@ use std::{
 
 use object::{LittleEndian, ReadCache, elf::FileHeader64, read::elf::FileHeader};
 
-use super::root::{Root, open_regular};
-use crate::elf::object_file::{ElfError, ElfObject, ObjectFacts, Segment};
+use crate::{
+    elf::object_file::{ElfError, ElfObject, ObjectFacts, Segment},
+    files::{
+        debug::identifying,
+        root::{Root, open_regular},
+    },
+};
 
 /// Sections that make blazesym open other files, by names that the file chooses.
 const LINKS: [&[u8]; 3] = [b".gnu_debuglink", b".gnu_debugaltlink", b".debug_sup"];
@@ -22,6 +27,8 @@ pub(super) struct Facts {
     pub(super) object: ObjectFacts,
     /// Whether it names other files that hold parts of its debug information.
     pub(super) links: bool,
+    /// Whether it holds debug information itself.
+    pub(super) debug_info: bool,
 }
 
 impl Facts {
@@ -35,21 +42,13 @@ impl Facts {
         Ok(Self {
             object,
             links: LINKS.iter().any(has),
+            debug_info: has(&&b".debug_info"[..]),
         })
     }
 
     /// The build id, unless it is too short to identify anything.
     pub(super) fn build_id(&self) -> Option<&[u8]> {
-        self.object
-            .build_id
-            .as_deref()
-            .filter(|id| (8..=64).contains(&id.len()))
-    }
-
-    /// The name and the checksum of the separate debug file.
-    pub(super) fn debug_link(&self) -> Option<(&[u8], u32)> {
-        let link = self.object.debug_link.as_ref()?;
-        Some((&link.name, link.crc))
+        identifying(&self.object)
     }
 
     /// The virtual address, before relocation, of the byte at an offset in the file.

@@ -3,12 +3,11 @@
 //! The files of a process are opened when they are first seen mapped, so that its stacks can be named after it has
 //! exited or the files were replaced. Everything read from them is untrusted.
 
-mod debug_file;
 mod demangle;
 mod file;
 mod modules;
 mod resolve;
-mod root;
+mod separate;
 pub(crate) mod vdso;
 
 pub use modules::{CodeMapping, Modules};

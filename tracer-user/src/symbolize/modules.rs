@@ -9,12 +9,8 @@ use std::{
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{
-    CodeAddress,
-    file::ModuleFile,
-    root::{Root, open_regular},
-    vdso,
-};
+use super::{CodeAddress, file::ModuleFile, separate::DebugFiles, vdso};
+use crate::files::root::{Root, open_regular};
 
 /// Files kept open at most.
 const MAX_KEPT_FILES: usize = 4_096;
@@ -62,6 +58,7 @@ pub struct Modules {
     max_kept: usize,
     pub(super) target_root: Option<Root>,
     pub(super) host_root: Option<Root>,
+    pub(super) debug_files: DebugFiles,
 }
 
 impl Modules {
@@ -81,6 +78,7 @@ impl Modules {
                 .map_or(MAX_KEPT_FILES, |max| max.min(MAX_KEPT_FILES)),
             target_root: Root::open(root).ok(),
             host_root: Root::open(Path::new("/")).ok(),
+            debug_files: DebugFiles::default(),
         }
     }
 

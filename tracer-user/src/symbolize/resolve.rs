@@ -5,7 +5,6 @@ use std::{
     fs::File,
     os::fd::AsRawFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::Arc,
 };
 
@@ -14,7 +13,7 @@ use blazesym::symbolize::{
     source::{Elf, Source},
 };
 
-use super::{CodeAddress, Modules, debug_file, demangle::demangle, file::ModuleFile};
+use super::{CodeAddress, Modules, demangle::demangle, file::ModuleFile};
 use crate::report::Frame;
 
 /// Addresses asked for at once: bounds the answers that exist at the same time.
@@ -121,14 +120,11 @@ fn name_file(
         .iter()
         .filter_map(|spot| Some((*spot, facts.virtual_address(spot.offset)?)))
         .collect();
-    let (target, host) = (modules.target_root.as_ref(), modules.host_root.as_ref());
-    let path = Path::new(&*file.name);
     let mut sources: Vec<(File, bool)> = Vec::new();
-    if let Some(debug) = debug_file::find(path, facts, target, host) {
-        let follow = debug.trusted || !debug.facts.links;
-        sources.push((debug.file, follow));
+    if let Some(debug) = modules.debug_file(file, facts) {
+        sources.push((debug.file, debug.follow));
     }
-    if let Ok(opened) = file.open(target) {
+    if let Ok(opened) = file.open(modules.target_root.as_ref()) {
         sources.push((opened, !facts.links));
     }
     for (source, follow) in &sources {

@@ -9,7 +9,6 @@ use object::read::ReadCache;
 
 use super::{
     Allocator, AllocatorKind, Site,
-    debug_file::find_debug_file,
     error::TargetError,
     loader::{SearchOrder, executable_mapping, search_order},
     maps::Mapping,
@@ -19,12 +18,16 @@ use super::{
     scan::{Group, Scan},
     user::{UserFunctions, UserMatches},
 };
-use crate::elf::object_file::ElfObject;
+use crate::{
+    elf::object_file::ElfObject,
+    files::{debug::DebugSearch, root::Root},
+};
 
 /// Remembers what was looked at, so that another scan looks only at what is new.
 #[derive(Debug)]
 pub struct Discovery {
     user: UserFunctions,
+    debug_folders: Vec<PathBuf>,
     seen_files: HashSet<MappedFile>,
     seen_identities: HashSet<FileIdentity>,
     user_resolved: BTreeSet<usize>,
@@ -65,6 +68,7 @@ impl Discovery {
     pub fn new(user: UserFunctions) -> Self {
         Self {
             user,
+            debug_folders: Vec::new(),
             seen_files: HashSet::new(),
             seen_identities: HashSet::new(),
             user_resolved: BTreeSet::new(),
@@ -72,6 +76,15 @@ impl Discovery {
             found: false,
             scanned: false,
             unwinders: Vec::new(),
+        }
+    }
+
+    /// Searches debug files in these folders first.
+    #[must_use]
+    pub fn with_debug_folders(self, debug_folders: Vec<PathBuf>) -> Self {
+        Self {
+            debug_folders,
+            ..self
         }
     }
 
@@ -109,7 +122,10 @@ impl Discovery {
                     looked_at.push(name);
                     if self.seen_identities.insert(opened.identity) {
                         let executable = executable.as_ref() == Some(&code.file);
-                        objects.extend(look_at(process, &code.file, executable, opened, &mut user));
+                        let folders = &self.debug_folders;
+                        let object =
+                            look_at(process, &code.file, executable, opened, folders, &mut user);
+                        objects.extend(object);
                     }
                 }
                 Err(error) => looked_at.push(format!("{name} (cannot be opened: {error})")),
@@ -249,6 +265,7 @@ fn look_at(
     file: &MappedFile,
     executable: bool,
     opened: OpenObject,
+    debug_folders: &[PathBuf],
     user: &mut UserMatches<'_>,
 ) -> Option<Object> {
     let OpenObject {
@@ -274,9 +291,13 @@ fn look_at(
         named.see(&symbol);
     });
     if !facts.symtab && (executable || named.is_wanted()) {
-        let root = process.root();
-        let roots = [root.as_path(), Path::new("/")];
-        if let Some(debug) = find_debug_file(&facts, Path::new(file.path()), &roots) {
+        let (target, host) = (Root::open(&process.root()), Root::open(Path::new("/")));
+        let search = DebugSearch {
+            folders: debug_folders,
+            target: target.as_ref().ok(),
+            host: host.as_ref().ok(),
+        };
+        if let Some(debug) = search.find(Path::new(file.path()), &facts) {
             let cache = ReadCache::new(debug.file);
             if let Ok(debug) = ElfObject::parse(&cache) {
                 debug.for_each_function(|symbol| {

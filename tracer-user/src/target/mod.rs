@@ -4,7 +4,6 @@
 
 mod catalogue;
 mod code;
-pub mod debug_file;
 pub mod discovery;
 mod error;
 pub mod loader;

@@ -5,16 +5,12 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
-
 use super::{maps::Mapping, process::Process};
+use crate::files::root::{Root, open_regular};
 
 /// Which file an object is: two paths with equal identities are one file, even where a layered file system shows
 /// made-up inode numbers.
@@ -109,57 +105,8 @@ pub fn open_mapped(process: &Process, mapping: &Mapping) -> io::Result<OpenObjec
     let relative = path
         .strip_prefix("/")
         .map_err(|_| io::ErrorKind::NotFound)?;
-    let file = open_in_root(&process.root(), relative, ResolveFlags::NO_SYMLINKS)?;
+    let file = Root::open(&process.root())?.open_without_links(relative)?;
     opened(file, process.root().join(relative))
-}
-
-/// Opens a regular file below a root, as a process with that root would find it.
-pub(super) fn open_in_root(root: &Path, path: &Path, extra: ResolveFlags) -> io::Result<File> {
-    let directory = open(
-        root,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    // Looked at before it is opened for reading: opening a device or a pipe can have effects.
-    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | extra;
-    let found = openat2(
-        &directory,
-        relative,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        flags,
-    )?;
-    let found = File::from(found);
-    if !found.metadata()?.is_file() {
-        return Err(not_regular());
-    }
-    let file = openat2(
-        &directory,
-        relative,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-        flags,
-    )?;
-    Ok(File::from(file))
-}
-
-fn open_regular(path: &Path) -> io::Result<File> {
-    let kind = std::fs::metadata(path)?.file_type();
-    if !kind.is_file() || kind.is_char_device() {
-        return Err(not_regular());
-    }
-    let file = rustix::fs::openat(
-        CWD,
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-    )?;
-    Ok(File::from(file))
-}
-
-fn not_regular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 fn opened(file: File, attach_path: PathBuf) -> io::Result<OpenObject> {

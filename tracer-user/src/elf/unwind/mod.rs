@@ -4,21 +4,28 @@ mod fdes;
 mod pages;
 mod rule;
 mod section;
+pub mod stored;
 
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use object::ReadRef;
+use sha2::{Digest as _, Sha256};
 use tracer_common::unwind::{
     row::Row,
     search::{CHUNK_WORDS, Chunk, PAGE_BYTES, Place, find},
 };
 
 use self::{pages::PageWriter, section::Frames};
-use super::object_file::ElfObject;
+use super::object_file::{ElfObject, Segment};
 
 /// Text that a table covers, at most. The largest browsers have 250 MB.
 const MAX_TEXT_BYTES: u64 = 2 << 30;
+
+/// A SHA-256 digest of a [`Description`].
+pub type Digest = [u8; 32];
 
 /// Why an object has no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,16 +68,23 @@ pub struct Table {
     pub stats: TableStats,
 }
 
-impl Table {
-    /// Reads an object's `.eh_frame`, and its `.debug_frame` for code that is not in the other.
+/// All that a table is made of: where the code lies, and what is said about it.
+pub struct Description<'data> {
+    base: u64,
+    text: Range<u64>,
+    frames: Frames<'data>,
+}
+
+impl<'data> Description<'data> {
+    /// Finds an object's `.eh_frame`, and its `.debug_frame` for code that is not in the other.
     ///
     /// # Errors
     ///
     /// When the object has no code or no unwind information.
-    pub fn read<'data, R: ReadRef<'data>>(
+    pub fn locate<R: ReadRef<'data>>(
         object: &ElfObject<'data, R>,
+        segments: &[Segment],
     ) -> Result<Self, UnwindError> {
-        let segments = object.facts().segments;
         let code = segments
             .iter()
             .filter(|segment| segment.executable && segment.file_bytes > 0);
@@ -82,11 +96,53 @@ impl Table {
             return Err(UnwindError::NoCode);
         };
         let base = start & !(PAGE_BYTES - 1);
-        let text = start..end.min(base.saturating_add(MAX_TEXT_BYTES));
-        let frames = Frames::locate(object).ok_or(UnwindError::NoFrames)?;
-        let mut pages = PageWriter::new(base, text.end);
-        fdes::convert(&frames, text, &mut pages);
-        Ok(pages.finish())
+        Ok(Self {
+            base,
+            text: start..end.min(base.saturating_add(MAX_TEXT_BYTES)),
+            frames: Frames::locate(object).ok_or(UnwindError::NoFrames)?,
+        })
+    }
+
+    /// The bytes of `.eh_frame`.
+    #[cfg(test)]
+    pub(crate) fn eh_frame(&self) -> &'data [u8] {
+        use gimli::Section as _;
+
+        let section = self.frames.eh.as_ref();
+        section.map_or(&[], |section| section.reader().slice())
+    }
+
+    /// The table that the description makes.
+    #[must_use]
+    pub fn convert(&self) -> Table {
+        let mut pages = PageWriter::new(self.base, self.text.end);
+        fdes::convert(&self.frames, self.text.clone(), &mut pages);
+        pages.finish()
+    }
+
+    /// Tells the description, and the code that converts it, apart from all others: equal digests make equal tables.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Sha256::new();
+        hasher.update(env!("MEMTRACE_TABLE_MAKERS"));
+        for word in [self.base, self.text.start, self.text.end] {
+            hasher.update(word.to_le_bytes());
+        }
+        self.frames.hash(&mut hasher);
+        hasher.finalize().into()
+    }
+}
+
+impl Table {
+    /// Reads an object's table.
+    ///
+    /// # Errors
+    ///
+    /// When the object has no code or no unwind information.
+    pub fn read<'data, R: ReadRef<'data>>(
+        object: &ElfObject<'data, R>,
+    ) -> Result<Self, UnwindError> {
+        Description::locate(object, &object.facts().segments).map(|found| found.convert())
     }
 
     /// The table's chunks, each the value of one element of the BPF array.

@@ -8,7 +8,7 @@ use tracer_common::unwind::{
 use super::{Table, TableStats};
 
 /// Chunks in a table, at most: 128 MiB.
-const MAX_CHUNKS: usize = 4096;
+pub(super) const MAX_CHUNKS: usize = 4096;
 
 /// Collects the rows of one page after the other.
 pub(super) struct PageWriter {

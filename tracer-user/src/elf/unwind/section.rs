@@ -1,10 +1,13 @@
 //! Where an object keeps its unwind information: by section, or by program header where sections are stripped.
 
-use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian};
+use gimli::{
+    BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Section as _,
+};
 use object::{
     ReadRef, elf,
     read::elf::{ProgramHeader, SectionHeader},
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::elf::object_file::{ENDIAN, ElfObject};
 
@@ -26,10 +29,12 @@ pub(super) struct Frames<'data> {
 impl<'data> Frames<'data> {
     pub(super) fn locate<R: ReadRef<'data>>(object: &ElfObject<'data, R>) -> Option<Self> {
         let mut bases = BaseAddresses::default();
-        if let Some((address, _)) = section(object, b".text") {
+        // Only where they lie: the largest text has 250 MB.
+        let address = |name| Some(object.section(name)?.sh_addr(ENDIAN));
+        if let Some(address) = address(b".text") {
             bases = bases.set_text(address);
         }
-        if let Some((address, _)) = section(object, b".got") {
+        if let Some(address) = address(b".got") {
             bases = bases.set_got(address);
         }
         let useful = |(_, bytes): &(u64, &[u8])| bytes.len() > TERMINATOR_BYTES;
@@ -46,6 +51,28 @@ impl<'data> Frames<'data> {
             bases,
         })
     }
+
+    /// Adds everything that the rules depend on.
+    pub(super) fn hash(&self, hasher: &mut Sha256) {
+        let Self { eh, debug, bases } = self;
+        let eh = eh.as_ref().map(|section| section.reader().slice());
+        let debug = debug.as_ref().map(|section| section.reader().slice());
+        let bases = [
+            bases.eh_frame.section,
+            bases.eh_frame.text,
+            bases.eh_frame.data,
+        ];
+        for base in bases {
+            hasher.update([u8::from(base.is_some())]);
+            hasher.update(base.unwrap_or_default().to_le_bytes());
+        }
+        for section in [eh, debug] {
+            let bytes = section.unwrap_or_default();
+            hasher.update([u8::from(section.is_some())]);
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
 }
 
 /// A section's virtual address and bytes. Compressed ones do not count: their bytes are not what they say.
@@ -53,7 +80,7 @@ fn section<'data, R: ReadRef<'data>>(
     object: &ElfObject<'data, R>,
     name: &[u8],
 ) -> Option<(u64, &'data [u8])> {
-    let (_, section) = object.sections.section_by_name(ENDIAN, name)?;
+    let section = object.section(name)?;
     if section.sh_flags(ENDIAN).contains(elf::SHF_COMPRESSED) {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use super::{address, bpf, bpf_fd, raw};
@@ -10,6 +10,7 @@ use super::{address, bpf, bpf_fd, raw};
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
 #[repr(C)]
 #[derive(Default)]
@@ -108,13 +109,30 @@ pub(in crate::kernel) fn update_array_words(
     update_element(map, index, address(value.as_ptr()))
 }
 
-/// Puts a map into an array of maps.
+/// Puts maps into an array of maps, from an index on.
+///
+/// The kernel waits, 10 ms and more, until no program uses what was there: once for all of them where it takes them at
+/// once, once for each on kernels that do not.
 pub(in crate::kernel) fn update_array_of_maps(
     map: BorrowedFd<'_>,
-    index: u32,
-    inner: BorrowedFd<'_>,
+    first: u32,
+    inner: &[OwnedFd],
 ) -> io::Result<()> {
-    update_array(map, index, &raw(inner))
+    let values: Vec<u32> = inner.iter().map(|inner| raw(inner.as_fd())).collect();
+    let keys: Vec<u32> = (first..).take(values.len()).collect();
+    let mut attr = MapBatch {
+        keys: address(keys.as_ptr()),
+        values: address(values.as_ptr()),
+        count: u32::try_from(values.len()).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..MapBatch::default()
+    };
+    if bpf(BPF_MAP_UPDATE_BATCH, &mut attr).is_ok() {
+        return Ok(());
+    }
+    keys.iter()
+        .zip(&values)
+        .try_for_each(|(key, value)| update_array(map, *key, value))
 }
 
 #[repr(C)]

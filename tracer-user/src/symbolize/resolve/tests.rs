@@ -1,5 +1,7 @@
 //! The test binary names its own code.
 
+mod debug_files;
+
 use std::{
     fs,
     hint::black_box,

@@ -11,25 +11,50 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 
 /// A directory that paths are resolved in, as if it were `/`.
 #[derive(Debug)]
-pub(super) struct Root(File);
+pub struct Root(File);
 
 impl Root {
     /// Keeps hold of a root directory (`/proc/PID/root`).
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(openat(CWD, path, flags, Mode::empty())?.into()))
     }
 
     /// Opens a regular file; links lead nowhere outside.
-    pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is not regular.
+    pub fn open_file(&self, path: &Path) -> io::Result<File> {
+        self.open_with(path, ResolveFlags::empty())
+    }
+
+    /// Opens a regular file at a path without links.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, it is not regular, or a link is on the way.
+    pub fn open_without_links(&self, path: &Path) -> io::Result<File> {
+        self.open_with(path, ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn open_with(&self, path: &Path, extra: ResolveFlags) -> io::Result<File> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | extra;
         regular(openat2(&self.0, path, flags, Mode::empty(), resolve)?)
     }
 }
 
 /// Opens the regular file at a path of our own, like `/proc/PID/map_files/…`.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+///
+/// When there is none, or it is not regular.
+pub fn open_regular(path: &Path) -> io::Result<File> {
     regular(openat(
         CWD,
         path,
@@ -38,12 +63,15 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     )?)
 }
 
-/// Opens for reading what is known by now to be a regular file: opening a device or a pipe has side effects.
+/// Opens for reading what is known by now to be a regular file: opening a device or a pipe has side effects. Does not
+/// wait for the lease that a process may hold on it.
 fn regular(path_only: impl AsFd) -> io::Result<File> {
     if FileType::from_raw_mode(fstat(&path_only)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("not a regular file"));
     }
-    File::open(format!("/proc/self/fd/{}", path_only.as_fd().as_raw_fd()))
+    let path = format!("/proc/self/fd/{}", path_only.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(openat(CWD, path, flags, Mode::empty())?.into())
 }
 
 #[cfg(test)]
