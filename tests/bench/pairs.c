@@ -15,15 +15,28 @@ static void run_pairs(long pairs)
 	}
 }
 
-__attribute__((noinline)) static void descend(int depth, long pairs)
-{
-	if (depth == 0)
-		run_pairs(pairs);
-	else
-		descend(depth - 1, pairs);
-	/* Keeps the call above from becoming a jump. */
-	__asm__ volatile("");
-}
+/* Each frame is one of another function, as in real programs: functions 0 to 63 in turn. */
+typedef void function(int depth, long pairs);
+static function *const descend[64];
+
+#define DESCEND(n) \
+	__attribute__((noinline)) static void descend_##n(int depth, long pairs) \
+	{ \
+		if (depth == 0) \
+			run_pairs(pairs); \
+		else \
+			descend[(0##n + 1) % 64](depth - 1, pairs); \
+		/* Keeps the call above from becoming a jump. */ \
+		__asm__ volatile(""); \
+	}
+/* Numbers are octal, two digits each. */
+#define EIGHT(X, n) X(n##0) X(n##1) X(n##2) X(n##3) X(n##4) X(n##5) X(n##6) X(n##7)
+#define ALL(X) \
+	EIGHT(X, 0) EIGHT(X, 1) EIGHT(X, 2) EIGHT(X, 3) EIGHT(X, 4) EIGHT(X, 5) EIGHT(X, 6) EIGHT(X, 7)
+ALL(DESCEND)
+
+#define NAME(n) descend_##n,
+static function *const descend[64] = { ALL(NAME) };
 
 static double now_ns(void)
 {
@@ -41,7 +54,7 @@ int main(void)
 		if (sscanf(line, "%d %ld", &depth, &pairs) != 2 || pairs < 1)
 			return 1;
 		double start = now_ns();
-		descend(depth, pairs);
+		descend[0](depth, pairs);
 		printf("%.2f\n", (now_ns() - start) / (double)pairs);
 		fflush(stdout);
 	}
