@@ -291,3 +291,21 @@ fn prompt_is_back_in_a_second() {
         );
     }
 }
+
+/// Make sure that the probes are removed in order when nobody reads the report, as in `memtrace … | head -1`.
+#[test]
+fn nobody_reads_the_report() {
+    let _turn = need!(Turn::shared());
+    let memtrace = need!(needs::memtrace());
+    let target = need!(functions());
+    let status = Command::new("sh")
+        .args(["-c", "\"$0\" -p \"$1\" -d 1 2>&- | true"])
+        .arg(memtrace)
+        .arg(target.pid().to_string())
+        .status()
+        .expect("sh runs");
+    assert!(status.success(), "{status}");
+    // The shell has waited for both ends of its pipe.
+    assert_eq!(changed_bytes(target.pid()), 0, "breakpoints are gone");
+    target.work_and_end();
+}

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     Refused,
@@ -69,9 +69,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<ExitCode> {
             }
         }
     }
-    detaching
-        .join()
-        .map_err(|_| anyhow!("the probes could not be removed in order"))?;
+    drop(detaching);
     let code = match command {
         Some(command) => pass_through(command, &terminal)?,
         None => ExitCode::SUCCESS,

@@ -1,18 +1,18 @@
 //! The end of a run: the books are closed, read and named, while the probes go.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use tracer_common::counters::Counter;
 
 use super::{
-    Finished, Launched, Observer, Options, cost::Hits, debug_files, guard::Guard, quiet::Baseline,
+    Detaching, Finished, Launched, Observer, Options, cost::Hits, debug_files, quiet::Baseline,
     run::End, snapshot::Snapshot, tracer::Tracer,
 };
-use crate::{
-    kernel::Kernel,
-    report::{Cost, Report, TargetInfo, sort, units::plural},
-};
+use crate::report::{Cost, Report, TargetInfo, sort, units::plural};
 
 /// Programs that were in flight when the recording stopped have ended after this.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -40,6 +40,7 @@ pub(super) fn finish(
     end: End,
     started: SystemTime,
     command: Option<Launched>,
+    detached: Arc<AtomicBool>,
 ) -> Result<Finished> {
     tracer.kernel.set_recording(false)?;
     let duration = tracer.began.elapsed();
@@ -72,11 +73,7 @@ pub(super) fn finish(
         ..
     } = tracer;
     // The probes go while the names are looked up: neither waits for the other, and the target runs free at once.
-    let detaching = std::thread::spawn(move || {
-        drop::<Kernel>(kernel);
-        // Exceptions meet return probes until the last of them is gone.
-        drop::<Option<Guard>>(guard);
-    });
+    let detaching = Detaching::start(kernel, guard, detached);
     observer.notice(&format!(
         "recorded {:.1} s; naming {}",
         duration.as_secs_f64(),

@@ -6,6 +6,7 @@ mod clock;
 mod code;
 mod cost;
 mod debug_files;
+mod detach;
 mod finish;
 mod guard;
 mod launch;
@@ -19,6 +20,7 @@ mod tables;
 mod tracer;
 mod wait;
 
+pub use detach::Detaching;
 pub use launch::Launched;
 pub use observer::{Observer, Progress};
 pub use options::{Options, Target};

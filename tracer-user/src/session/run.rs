@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    thread::JoinHandle,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use tokio::{
 use tracer_common::wire::EventKind;
 
 use super::{
-    Launched, Observer, Options, Target, care::Care, finish::finish, readable::readable,
+    Detaching, Launched, Observer, Options, Target, care::Care, finish::finish, readable::readable,
     tracer::Tracer, wait::Impatience,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub struct Finished {
     /// The command, where the run started one.
     pub command: Option<Launched>,
     /// The probes on their way out.
-    pub detaching: JoinHandle<()>,
+    pub detaching: Detaching,
 }
 
 /// Why the recording ended.
@@ -101,8 +101,9 @@ impl Attached {
             mut signals,
         } = self;
         let end = runtime.block_on(watch(&mut tracer, &mut signals, options, observer))?;
-        let _impatience = Impatience::arm();
-        finish(tracer, options, observer, end, started, command)
+        let detached = Arc::new(AtomicBool::new(false));
+        let _impatience = Impatience::arm(Arc::clone(&detached));
+        finish(tracer, options, observer, end, started, command, detached)
     }
 }
 

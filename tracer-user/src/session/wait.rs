@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -21,14 +22,17 @@ use crate::target::Process;
 /// Exit code of a run that was interrupted while it made its report: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// While it lives, Ctrl-C ends memtrace at once. The kernel removes the probes of a process that is gone.
+/// How often an impatient person's run looks whether the probes are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// While it lives, Ctrl-C ends memtrace as soon as the probes are gone.
 #[derive(Debug)]
 pub(super) struct Impatience {
     armed: Arc<AtomicBool>,
 }
 
 impl Impatience {
-    pub(super) fn arm() -> Self {
+    pub(super) fn arm(detached: Arc<AtomicBool>) -> Self {
         let armed = Arc::new(AtomicBool::new(true));
         let watching = Arc::clone(&armed);
         std::thread::spawn(move || {
@@ -37,7 +41,13 @@ impl Impatience {
                 let Ok(mut interrupt) = signal(SignalKind::interrupt()) else {
                     return;
                 };
-                if interrupt.recv().await.is_some() && watching.load(Ordering::Relaxed) {
+                if interrupt.recv().await.is_none() {
+                    return;
+                }
+                while !detached.load(Ordering::Acquire) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                if watching.load(Ordering::Relaxed) {
                     std::process::exit(INTERRUPTED);
                 }
             });
