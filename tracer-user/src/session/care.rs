@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Observer, Progress, cost::Hits, finish::cost, quiet::Baseline, tracer::Tracer};
+use super::{Observer, Progress, cost::Hits, finish::cost, tracer::Tracer};
 use crate::report::units::float;
 
 /// Ticks from one telling of progress to the next.
@@ -15,17 +15,15 @@ const QUIET_AFTER: Duration = Duration::from_secs(3);
 /// What a run does at every tick.
 pub(super) struct Care {
     ticks: u32,
-    baseline: Baseline,
     explained: bool,
     calls_before: u64,
     told: Instant,
 }
 
 impl Care {
-    pub(super) fn new(tracer: &Tracer) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             ticks: 0,
-            baseline: Baseline::of(&tracer.process),
             explained: false,
             calls_before: 0,
             told: Instant::now(),
@@ -58,7 +56,7 @@ impl Care {
         observer.progress(&progress);
         if calls == 0 && elapsed >= QUIET_AFTER && !self.explained {
             self.explained = true;
-            let text = self.baseline.explain(&tracer.process, elapsed);
+            let text = tracer.baseline.explain(&tracer.process, elapsed);
             tracer.warn(observer, text);
         }
         Ok(())

@@ -9,8 +9,8 @@ use anyhow::Result;
 use tracer_common::counters::Counter;
 
 use super::{
-    Detaching, Finished, Launched, Observer, Options, cost::Hits, debug_files, quiet::Baseline,
-    run::End, snapshot::Snapshot, tracer::Tracer,
+    Detaching, Finished, Launched, Observer, Options, cost::Hits, debug_files, run::End,
+    snapshot::Snapshot, tracer::Tracer,
 };
 use crate::report::{Cost, Report, TargetInfo, sort, units::plural};
 
@@ -23,7 +23,7 @@ pub(super) fn cost(tracer: &Tracer, hits: Hits) -> Cost {
         probe_hits: hits.all(),
         bpf: tracer.meter.programs(hits),
         traps: tracer.meter.traps(hits),
-        target_cpu: tracer.cpu_time().saturating_sub(tracer.cpu_before),
+        target_cpu: tracer.cpu_time().saturating_sub(tracer.baseline.cpu_time),
         ..Cost::default()
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn finish(
         }
     }
     if hits.all() == 0 && tracer.warnings.is_empty() {
-        let text = Baseline::default().explain(&tracer.process, duration);
+        let text = tracer.baseline.explain(&tracer.process, duration);
         tracer.warnings.push(text);
     }
     let Tracer {

@@ -7,7 +7,7 @@ use crate::target::Process;
 /// What the process had used when the recording began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Baseline {
-    cpu_time: Duration,
+    pub(super) cpu_time: Duration,
     faults: u64,
     rss_anon_bytes: u64,
 }
@@ -28,6 +28,9 @@ impl Baseline {
 
     /// Why no call was seen for `elapsed`, in one or two sentences.
     pub(super) fn explain(self, process: &Process, elapsed: Duration) -> String {
+        if !process.is_alive() {
+            return "no allocator call was seen before the process ended".to_owned();
+        }
         let now = Self::of(process);
         let cpu = now.cpu_time.saturating_sub(self.cpu_time);
         let grown = now.rss_anon_bytes.saturating_sub(self.rss_anon_bytes);

@@ -206,7 +206,7 @@ async fn watch(
         .map(|duration| TokioInstant::from_std(tracer.began + duration));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut care = Care::new(tracer);
+    let mut care = Care::new();
     loop {
         tokio::select! {
             biased;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Observer, Options, code::CodeTables, cost::CostMeter, guard::Guard};
+use super::{Observer, Options, code::CodeTables, cost::CostMeter, guard::Guard, quiet::Baseline};
 use crate::{
     kernel::{
         Kernel, LoadOptions,
@@ -38,8 +38,8 @@ pub(super) struct Tracer {
     pub(super) warnings: Vec<String>,
     /// When the recording began.
     pub(super) began: Instant,
-    /// CPU time of the target then.
-    pub(super) cpu_before: Duration,
+    /// What the target had used then.
+    pub(super) baseline: Baseline,
 }
 
 impl Tracer {
@@ -86,7 +86,7 @@ impl Tracer {
             guard: None,
             warnings,
             began: Instant::now(),
-            cpu_before: process.stat().map(|stat| stat.cpu_time).unwrap_or_default(),
+            baseline: Baseline::of(&process),
             process,
             kernel,
         })
@@ -259,7 +259,7 @@ impl Tracer {
     pub(super) fn start(&mut self) -> Result<()> {
         self.kernel.set_recording(true)?;
         self.began = Instant::now();
-        self.cpu_before = self.cpu_time();
+        self.baseline = Baseline::of(&self.process);
         Ok(())
     }
 
@@ -267,7 +267,7 @@ impl Tracer {
     pub(super) fn cpu_time(&self) -> Duration {
         self.process
             .stat()
-            .map_or(self.cpu_before, |stat| stat.cpu_time)
+            .map_or(self.baseline.cpu_time, |stat| stat.cpu_time)
     }
 
     /// The probed allocators with the calls that were seen, for the report.
